@@ -1,0 +1,155 @@
+"""The command `nidl`: what is installed, what a component takes, and the commands of plugins."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from nidl_core.errors import ComponentError, NidlError, UnknownComponent
+from nidl_core.hooks import manager
+from nidl_core.registry import REGISTRIES, Entry, accepted_parameters, registry
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `nidl` with these arguments; the exit status: 0, 1 for an error, 2 for wrong usage."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser, commands = _parser()
+    if not given or given[0] not in commands.choices:
+        manager().hook.nidl_cli_commands(subparsers=commands)  # plugins are loaded only when needed
+    arguments = parser.parse_args(given)
+    if not hasattr(arguments, "run"):
+        parser.print_help()
+        return 2
+    try:
+        return arguments.run(arguments) or 0
+    except NidlError as err:
+        if arguments.debug:
+            raise
+        print(f"nidl: {type(err).__name__}: {err}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `nidl list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("nidl: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[Any]]:
+    parser = argparse.ArgumentParser(
+        prog="nidl", description="Deep generative models for (neuro)imaging, assembled by name."
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    kinds = tuple(REGISTRIES)
+
+    listing = commands.add_parser("list", help="list the installed components")
+    listing.add_argument("kind", nargs="?", choices=kinds, metavar="KIND", help=", ".join(kinds))
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(run=_list)
+
+    show = commands.add_parser("show", help="show one component: origin, parameters, documentation")
+    show.add_argument("id", metavar="ID", help="a name, or distribution:name")
+    show.add_argument(
+        "--kind", choices=kinds, metavar="KIND", help="if the name is of several kinds"
+    )
+    show.add_argument("--json", action="store_true", help="for programs")
+    show.set_defaults(run=_show)
+    return parser, commands
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    kinds = [arguments.kind] if arguments.kind else list(REGISTRIES)
+    entries = [entry for kind in kinds for entry in registry(kind).entries()]
+    if arguments.json:
+        print(json.dumps([_facts(entry) for entry in entries], indent=1))
+        return 0
+    if not entries:
+        print("No components are installed. Begin with: pip install 'nidl-core[all]'")
+        return 0
+    rows = [("KIND", "NAME", "DISTRIBUTION", "VERSION", "")]
+    rows += [(e.kind, e.name, e.distribution, e.version, _status(e)) for e in entries]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[4]]).rstrip())
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    kinds = [arguments.kind] if arguments.kind else list(REGISTRIES)
+    found, misses = [], []
+    for kind in kinds:
+        try:
+            found.append(registry(kind).entry(arguments.id))
+        except UnknownComponent as miss:
+            misses.append(miss)
+    if not found:
+        raise _most_helpful(misses)
+    shown = [{**_facts(entry), **_inside(entry)} for entry in found]
+    if arguments.json:
+        print(json.dumps(shown, indent=1, default=repr))
+        return 0
+    for facts in shown:
+        _print_component(facts)
+    return 0
+
+
+def _most_helpful(misses: list[UnknownComponent]) -> UnknownComponent:
+    """The miss that knows who provides the name, or a near name; else the first."""
+    return next((m for m in misses if m.providers or m.close), misses[0])
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "id": entry.id,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "target": entry.target,
+        "status": _status(entry) or "ok",
+    }
+
+
+def _status(entry: Entry) -> str:
+    """What is known without an import: an ambiguous name, or a fault found earlier."""
+    same = [e for e in registry(entry.kind).entries() if e.name == entry.name]
+    if len(same) > 1:
+        return f"ambiguous: say {entry.id}"
+    fault = registry(entry.kind).faults.get(entry.id)
+    return str(fault) if fault else ""
+
+
+def _inside(entry: Entry) -> dict[str, Any]:
+    """Parameters and documentation; they need the component's import."""
+    try:
+        cls = registry(entry.kind).get(entry.id)
+    except ComponentError as fault:
+        return {"status": str(fault), "parameters": None, "doc": None}
+    parameters = {
+        name: "(required)" if p.default is p.empty else p.default
+        for name, p in accepted_parameters(cls).items()
+    }
+    return {"parameters": parameters, "doc": inspect.getdoc(cls)}
+
+
+def _print_component(facts: dict[str, Any]) -> None:
+    print(f"{facts['id']} {facts['version']}   one of the {facts['kind']}: {facts['target']}")
+    if facts["parameters"] is None:
+        print(f"\n  {facts['status']}\n")
+        return
+    print("\nParameters")
+    for name, default in facts["parameters"].items():
+        value = default if default == "(required)" else f"= {default!r}"
+        print(f"  {name} {value}")
+    print(f"{'' if facts['parameters'] else '  none'}\n{facts['doc'] or ''}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""One fit by Lightning's Trainer: quiet defaults, one seed, no trace left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from nidl_core.data import OrderedLoader, input_of
+from nidl_core.errors import NonFiniteError
+from nidl_core.hooks import manager
+from nidl_core.seeding import mix, seed_all
+
+DEFAULT_EPOCHS = 100
+_NOISE = (
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*but have no `val_dataloader`.*",
+    ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch, not the user's
+)
+_log = logging.getLogger(__name__)
+
+
+def train(
+    estimator: Any,
+    loader: Any,
+    val_loader: Any,
+    *,
+    seed: int,
+    given: dict[str, Any],
+    ckpt_path: Any,
+) -> int:
+    """Fit with a new Trainer, and let it go; the seed that all processes used.
+
+    Call it in a scope that restores the random state. Raises what the fit raises; Ctrl-C stays
+    KeyboardInterrupt.
+    """
+    guard = FitGuard(seed, [x for x in (loader, val_loader) if isinstance(x, OrderedLoader)])
+    with _quiet():
+        arguments = trainer_arguments(estimator, given, guard, validates=val_loader is not None)
+        trainer = Trainer(**arguments)
+        try:
+            with _interruptible():
+                trainer.fit(estimator, loader, val_loader, ckpt_path=ckpt_path)
+        finally:
+            estimator.zero_grad(set_to_none=True)
+            estimator._inference_seed = None
+            estimator.trainer = None
+    guard.check_weights(estimator)
+    return guard.seed
+
+
+def trainer_arguments(
+    estimator: Any, given: dict[str, Any], guard: Callback, *, validates: bool
+) -> dict[str, Any]:
+    """The Trainer's arguments: what the user gave over defaults that write and print nothing.
+
+    No limit of any kind means 100 epochs; a progress bar is for terminals; loggers and checkpoints
+    are there when asked for.
+    """
+    own = given.get("callbacks") or []
+    callbacks = [*own] if isinstance(own, (list, tuple)) else [own]
+    for more in manager().hook.nidl_fit_callbacks(estimator=estimator):
+        callbacks += more or []
+    arguments = {
+        "logger": False,
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+        "enable_progress_bar": sys.stdout.isatty() and not given.get("barebones"),
+        "enable_model_summary": False,
+        **given,
+        "callbacks": [*callbacks, guard],
+    }
+    if all(given.get(n) in (None, -1) for n in ("max_epochs", "max_steps", "max_time")):
+        if given.get("max_epochs") is None and given.get("max_steps") is None:
+            arguments["max_epochs"] = DEFAULT_EPOCHS
+    if not validates:
+        arguments.setdefault("limit_val_batches", 0)
+    return arguments
+
+
+class FitGuard(Callback):
+    """What every fit needs: the seed shared and spread, the first batch checked, NaN stopped."""
+
+    def __init__(self, seed: int, loaders: list[OrderedLoader]) -> None:
+        self.seed = seed
+        self._loaders = loaders
+        self._batch: Any = None
+        self._checked = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seed = trainer.strategy.broadcast(self.seed)  # random_state=None: that of rank 0
+        for loader in self._loaders:
+            order = loader.sampler
+            order.seed, order.rank, order.world = self.seed, trainer.global_rank, trainer.world_size
+        seed_all(mix(self.seed, trainer.global_rank))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Each epoch has a stream of its own: a resumed fit continues as if it had not stopped.
+        seed_all(mix(self.seed, trainer.global_rank, 1 + trainer.current_epoch))
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._batch = batch
+        if not self._checked:
+            pl_module.check_batch(pl_module.as_input(batch))  # type: ignore[operator]
+            self._checked = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The same noise at each epoch, so that only the weights move the validation curve.
+        pl_module._inference_seed = self.seed  # type: ignore[assignment]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module._inference_seed = None  # type: ignore[assignment]
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        if not torch.isfinite(loss):
+            raise NonFiniteError(
+                what=f"the training loss ({float(loss)})",
+                epoch=trainer.current_epoch,
+                step=trainer.global_step,
+                causes=self._causes(pl_module),
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._at = trainer.current_epoch, trainer.global_step
+        self._batch = None
+
+    def check_weights(self, module: LightningModule) -> None:
+        """The last step's gradients may have ruined what the last loss did not show."""
+        if not _all_finite(module):
+            epoch, step = getattr(self, "_at", (0, 0))
+            raise NonFiniteError(
+                what="a weight", epoch=epoch, step=step, causes=self._causes(module)
+            )
+
+    def _causes(self, module: LightningModule) -> list[str]:
+        causes = []
+        if self._batch is not None:
+            x = input_of(self._batch)
+            if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+                return [
+                    "the batch itself contains NaN or infinite values: clean or impute the data"
+                ]
+            scale = float(x.abs().max()) if x.numel() else 0.0
+            if scale > 1e3:
+                causes.append(f"data of large scale (up to {scale:g}): standardise them")
+        if not _all_finite(module):
+            causes.append("weights that diverged in an earlier step")
+        causes.append("a learning rate that is too high (lower lr, or set gradient_clip_val)")
+        if "16" in str(getattr(module, "_given", {}).get("precision", "")):
+            causes.append("half precision (try precision='32-true')")
+        return causes
+
+
+def _all_finite(module: LightningModule) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Give KeyboardInterrupt back: Lightning turns it into SystemExit and ignores SIGINT after."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit as err:
+        if isinstance(err.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Lightning says about devices and about loaders of the user's own choice."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for text in _NOISE:
+            warnings.filterwarnings("ignore", message=text)
+        try:
+            for logger in loggers:
+                logger.setLevel(max(logger.level, logging.WARNING))
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
