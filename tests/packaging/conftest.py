@@ -1,0 +1,142 @@
+"""Real distributions, built and installed; and fresh processes that see them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uv
+
+ROOT = Path(__file__).parents[2]
+PLUGINS = [path.parent for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+ACME = Path(__file__).parent / "third_party" / "nidl-acme"
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling>=1.26"]
+build-backend = "hatchling.build"
+
+[project]
+name = "{name}"
+version = "0.0.1"
+dependencies = ["{core}"]
+
+[project.entry-points."nidl.encoders"]
+{entry}
+
+[tool.hatch.build.targets.wheel]
+packages = ["{module}"]
+"""
+ENCODER = """
+from nidl_core import Encoder
+
+class {name}(Encoder):
+    out_features = 1
+
+    def __init__(self, input_shape):
+        super().__init__()
+
+    def forward(self, x):
+        return x.flatten(1)[:, :1]
+"""
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheels of this repository's distributions, by name."""
+    folder = tmp_path_factory.mktemp("wheels")
+    projects = {"nidl-core": ROOT, **{project.name: project for project in PLUGINS}}
+    return {name: build(project, folder / name) for name, project in projects.items()}
+
+
+@pytest.fixture(scope="session")
+def acme(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a real third-party plugin."""
+    return build(ACME, tmp_path_factory.mktemp("acme"))
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Wheels of plugins that each do something wrong, by name."""
+    folder = tmp_path_factory.mktemp("strangers")
+    fits = "nidl-core>=0.1.0,<0.2"
+    return {
+        name: build(write(folder / name, core, entry, source), folder / name / "dist")
+        for name, core, entry, source in [
+            ("nidl-twin-a", fits, 'twin = "nidl_twin_a:TwinA"', ENCODER.format(name="TwinA")),
+            ("nidl-twin-b", fits, 'twin = "nidl_twin_b:TwinB"', ENCODER.format(name="TwinB")),
+            (
+                "nidl-raises",
+                fits,
+                'raises = "nidl_raises:Raises"',
+                "raise RuntimeError('no licence key')",
+            ),
+            ("nidl-noattr", fits, 'noattr = "nidl_noattr:Gone"', "# Gone is gone"),
+            (
+                "nidl-future",
+                "nidl-core>=99",
+                'future = "nidl_future:F"',
+                "raise AssertionError('imported')",
+            ),
+        ]
+    }
+
+
+def write(project: Path, core: str, entry: str, source: str) -> Path:
+    """The sources of a small distribution, named like its folder, with one entry point."""
+    module = project.name.replace("-", "_")
+    (project / module).mkdir(parents=True)
+    (project / module / "__init__.py").write_text(source, encoding="utf-8")
+    text = PYPROJECT.format(name=project.name, core=core, entry=entry, module=module)
+    (project / "pyproject.toml").write_text(text, encoding="utf-8")
+    return project
+
+
+def build(project: Path, folder: Path) -> Path:
+    """The wheel of a project, built into an empty folder by this environment's hatchling."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+class Site:
+    """A folder of installed distributions that fresh processes see beside this environment's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def installer(self, *wheels: Path) -> list[str]:
+        """The command that installs wheels here, asking nobody."""
+        quiet = ["pip", "install", "--quiet", "--no-deps", "--no-index", "--no-config"]
+        return [uv.find_uv_bin(), *quiet, "--target", str(self.folder), *map(str, wheels)]
+
+    def install(self, *wheels: Path) -> None:
+        subprocess.run(self.installer(*wheels), check=True, capture_output=True)
+
+    def ask(self, code: str, *arguments: object) -> Any:
+        """Run `code` in a fresh process; it answers with one JSON value in its last line."""
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """An empty one."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    return Site(folder)

@@ -1,0 +1,1 @@
+"""A stranger's plugin: one likelihood, one encoder."""
