@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from nidl_core import saving
 from nidl_core.data import Data, as_data, input_of, is_loader
-from nidl_core.errors import DataTypeError
-from nidl_core.inference import infer
+from nidl_core.errors import DataTypeError, InvalidParameter
+from nidl_core.inference import check_shape, infer
 from nidl_core.parameters import Parameters, trainer_parameters
 from nidl_core.seeding import draw_seed, preserved, seed_all
 from nidl_core.training import train
@@ -114,7 +114,9 @@ class Estimator(Parameters, abc.ABC):
         with preserved():
             seed_all(seed)
             sample = data.sample()
-            if not continues:
+            if continues:
+                self._check_continues(sample)
+            else:
                 self.assemble_seeded(sample)
             self.input_shape_ = tuple(sample.shape[1:])
             self.seed_ = train(
@@ -127,6 +129,15 @@ class Estimator(Parameters, abc.ABC):
             )
         self._fitted = True
         return self
+
+    def _check_continues(self, sample: Tensor) -> None:
+        """Raise unless a warm start can go on with these networks, on these data."""
+        changed = [n for n in self.structural if self._given[n] is not self._built_from[n]]
+        if changed:
+            raise InvalidParameter(
+                "warm_start", True, f"False after a change of {', '.join(sorted(changed))}"
+            )
+        check_shape(sample, self.input_shape_)
 
     def save(self, path: Any) -> None:
         """Write the fitted estimator to one file, without pickle. See `nidl_core.saving.save`."""

@@ -65,10 +65,12 @@ def manager() -> pluggy.PluginManager:
             continue
         try:
             plugins.register(point.load(), name=plugin_id)
+            plugins.check_pending()  # a misspelt hook is a fault, not a silence
         except (Exception, SystemExit) as err:  # whatever a stranger's module may do on import
             if os.environ.get("NIDL_STRICT_PLUGINS") == "1":
                 raise
+            if plugins.has_plugin(plugin_id):
+                plugins.unregister(name=plugin_id)
             faults[plugin_id] = f"{type(err).__name__}: {err}"
             _log.warning("hook plugin %s is left out: %s", plugin_id, faults[plugin_id])
-    plugins.check_pending()  # a misspelt hook is an error, not a silence
     return plugins

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from nidl_core.errors import DataError
+from nidl_core.errors import DataError, ShapeError
 
 Support = Literal["real", "positive", "unit", "binary", "count"]
 
@@ -61,9 +61,24 @@ class Likelihood(nn.Module, abc.ABC):
     def forward(self, theta: Tensor) -> Distribution:
         """Constrain `theta` (N, P*C, *S) and return p: batch (N,), event (C, *S), log_prob in nats.
 
-        The P numbers of a value stand P blocks of C channels apart: `theta.chunk(P, dim=1)`.
-        Half-precision theta is raised to float32 first.
+        Begin with `self.split(theta)`.
         """
+
+    def split(self, theta: Tensor) -> tuple[Tensor, ...]:
+        """The P blocks of theta (N, P*C, *S), each (N, C, *S), in float32 or better.
+
+        Half precision ends here: a sum of squares over a volume overflows float16 and is coarse in
+        bfloat16. Raises `ShapeError` unless the channels divide by P.
+        """
+        parts = self.params_per_value
+        if theta.ndim < 2 or theta.shape[1] % parts:
+            times, shape = "" if parts == 1 else f"{parts}*", tuple(theta.shape)
+            count = f": {shape[1]} channels are not a multiple of {parts}" if theta.ndim > 1 else ""
+            raise ShapeError(
+                f"{self!r} takes theta of shape (N, {times}C, *S), got {shape}{count}. Build the "
+                f"decoder with output_shape ({times}C, *S), x being (N, C, *S)."
+            )
+        return theta.to(torch.promote_types(theta.dtype, torch.float32)).chunk(parts, dim=1)
 
     def observe(self, x: Tensor, theta: Tensor) -> None:
         """See a training batch x (N, C, *S), just before `forward(theta)`. By default, nothing.

@@ -287,7 +287,7 @@ def test_odd_channels_are_refused_with_both_numbers(component: type[Likelihood])
     with pytest.raises(ShapeError) as info:
         component(scale="learned")(torch.zeros(2, 3, 5, 4))
     assert str(info.value) == (
-        f"{component.__name__}(scale='learned') takes theta of shape (N, 2*C, *S), got "
+        f"{component.__name__}(scale='learned', min_scale=0.001) takes theta of shape (N, 2*C, *S), got "
         "(2, 3, 5, 4): 3 channels are not a multiple of 2. Build the decoder with output_shape "
         "(2*C, *S), x being (N, C, *S)."
     )

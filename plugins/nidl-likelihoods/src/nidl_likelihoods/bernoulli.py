@@ -12,7 +12,6 @@ from torch import Tensor, distributions
 from torch.nn import functional as F
 
 from nidl_core.interfaces import Likelihood, Support
-from nidl_likelihoods._parameters import blocks
 
 
 class Bernoulli(Likelihood):
@@ -39,7 +38,7 @@ class Bernoulli(Likelihood):
 
     def forward(self, theta: Tensor) -> distributions.Distribution:
         """Return p from logits theta (N, C, *S)."""
-        (logits,) = blocks(theta, 1, "Bernoulli()")
+        (logits,) = self.split(theta)
         p = _Bernoulli(logits=logits, validate_args=False)
         return distributions.Independent(p, logits.ndim - 1, validate_args=False)
 

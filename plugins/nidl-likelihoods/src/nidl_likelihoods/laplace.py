@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, distributions
 
 from nidl_core.interfaces import Likelihood
-from nidl_likelihoods._parameters import blocks, bounded_below, check_scale
+from nidl_likelihoods._scale import bounded_below, check_scale
 
 
 class Laplace(Likelihood):
@@ -40,7 +40,7 @@ class Laplace(Likelihood):
 
     def forward(self, theta: Tensor) -> distributions.Distribution:
         """Return p from theta (N, P*C, *S)."""
-        mu, *raw = blocks(theta, self.params_per_value, f"Laplace(scale={self.scale!r})")
+        mu, *raw = self.split(theta)
         b = bounded_below(raw[0], self.min_scale) if raw else float(self.scale)
         p = distributions.Laplace(mu, b, validate_args=False)
         return distributions.Independent(p, mu.ndim - 1, validate_args=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributions, nn
 
 from nidl_core.interfaces import Likelihood
-from nidl_likelihoods._parameters import blocks, bounded_below, check_scale
+from nidl_likelihoods._scale import bounded_below, check_scale
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _MOMENTUM = 0.05  # of the data-set level: 20 batches, exact means before that
@@ -64,7 +64,7 @@ class Normal(Likelihood):
 
     def forward(self, theta: Tensor) -> distributions.Distribution:
         """Return p from theta (N, P*C, *S)."""
-        mu, *raw = blocks(theta, self.params_per_value, f"Normal(scale={self.scale!r})")
+        mu, *raw = self.split(theta)
         p = _Normal(mu, self._scale(mu, *raw), validate_args=False)
         return distributions.Independent(p, mu.ndim - 1, validate_args=False)
 
@@ -79,7 +79,7 @@ class Normal(Likelihood):
         # s* is a constant to autograd. Nothing is lost: s* is a stationary point of the NLL in s,
         # so (envelope theorem) the gradient in mu is that of D/2 log mean (x - mu)².
         with torch.no_grad():
-            (mu,) = blocks(theta, 1, "Normal(scale='optimal')")
+            (mu,) = self.split(theta)
             batch = _pooled_mean((x - mu).square())
             self.batch_variance = batch
             # One overflow of mixed precision must not spoil the level for ever; the batch's own

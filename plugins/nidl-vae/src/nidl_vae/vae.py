@@ -17,9 +17,10 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from nidl_core.assembly import split_spec
 from nidl_core.data import Rows
-from nidl_core.errors import DataError, InvalidParameter, ShapeError, SpecError, singular
+from nidl_core.errors import DataError, InvalidParameter, ShapeError, SpecError
 from nidl_core.estimator import Estimator, TransformerMixin
 from nidl_core.inference import evaluating, infer
+from nidl_core.interfaces import Likelihood
 from nidl_core.seeding import draw_seed, seeded
 from nidl_vae.bound import centre, check_same_shape, implied, kl_to_prior, log_prob
 from nidl_vae.loss import DISTRIBUTIONS
@@ -187,7 +188,7 @@ class VAE(TransformerMixin, Estimator):
             return theta if isinstance(theta, Distribution) else _full(theta)
         with _full_precision(z):
             theta = _full(theta)
-            if observed is not None and hasattr(self.likelihood, "observe"):
+            if observed is not None:
                 self.likelihood.observe(observed, theta)
             p: Distribution = self.likelihood(theta)
         return p
@@ -249,7 +250,7 @@ class VAE(TransformerMixin, Estimator):
         if isinstance(K, bool) or not isinstance(K, int) or least > K:
             raise InvalidParameter("K", K, f"an int >= {least}")
         data = self.read(X)
-        weights = infer(self, data, lambda x, _: self._log_weights(x, K))  # (N, K)
+        weights = infer(self, data, lambda x, index: self._log_weights(x, index, K))  # (N, K)
         bound = torch.logsumexp(weights, dim=1) - math.log(K)
         if not return_std:
             return self.answer(bound, data)
@@ -298,12 +299,12 @@ class VAE(TransformerMixin, Estimator):
             spec = given[name]
             if spec is None and name == "likelihood":
                 continue
-            if split_spec(self.components[name], spec)[0] is None and not isinstance(
-                spec, nn.Module
-            ):
-                noun = singular(self.components[name])
+            base = Likelihood if name == "likelihood" else nn.Module
+            is_object = split_spec(self.components[name], spec)[0] is None
+            if is_object and not isinstance(spec, base):
                 raise SpecError(
-                    f"{noun} must be a name, a spec, a class or an nn.Module, got {spec!r}."
+                    f"{name} must be a name, a spec, a class or an object derived from "
+                    f"{base.__module__}.{base.__name__}, got {spec!r}."
                 )
         if self._speaks_for_itself(given) and given["default_dist"] not in DISTRIBUTIONS:
             raise InvalidParameter("default_dist", given["default_dist"], f"one of {DISTRIBUTIONS}")
@@ -319,8 +320,7 @@ class VAE(TransformerMixin, Estimator):
 
     def check_batch(self, x: Tensor) -> None:
         if "likelihood" in self._modules:
-            if hasattr(self.likelihood, "check"):
-                self.likelihood.check(x)
+            self.likelihood.check(x)
             return
         with torch.no_grad(), evaluating(self):
             p = self.decode(self.encode(x[:1]).loc)
@@ -419,14 +419,18 @@ class VAE(TransformerMixin, Estimator):
             rec_loss, kl_loss = -log_prob(self._distribution(p), x).mean(), kl_to_prior(q).mean()
         return {"rec_loss": rec_loss, "kl_loss": kl_loss, **figures, "elbo": -(rec_loss + kl_loss)}
 
-    def _elbo_step(self, x: Tensor, _: int) -> Tensor:
+    def _elbo_step(self, x: Tensor, index: int) -> Tensor:
+        if index == 0:
+            self.check_batch(x)
         q = self.encode(x)
         p = self._distribution(self.decode(self._draw(q, x)))
         with _full_precision(x):
             return log_prob(p, _full(x), exact=True) - kl_to_prior(q).double()
 
-    def _log_weights(self, x: Tensor, draws: int) -> Tensor:
+    def _log_weights(self, x: Tensor, index: int, draws: int) -> Tensor:
         """log p(x, z_k) - log q(z_k | x) for K samples of each row: (n, K), float64."""
+        if index == 0:
+            self.check_batch(x)
         q = self.encode(x)
         loc, scale = q.loc.double(), q.scale.double()
         noise = row_noise(x, int(self.inference_seed or 0), draws, loc.shape[1])  # (K, n, L)
