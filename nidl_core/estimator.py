@@ -103,6 +103,8 @@ class Estimator(Parameters, abc.ABC):
         continues = bool(self.warm_start) and self._fitted
         self._fitted = False
         self.check_values()
+        for name in ("n_features_in_", "feature_names_in_"):  # an earlier fit's
+            self.__dict__.pop(name, None)
         data = as_data(X, self, reset=True)
         val_data = None if val is None else as_data(val, self)
         seed = draw_seed(self.random_state)
@@ -119,6 +121,9 @@ class Estimator(Parameters, abc.ABC):
             else:
                 self.assemble_seeded(sample)
             self.input_shape_ = tuple(sample.shape[1:])
+            self.n_features_in_ = sample.shape[1]
+            if val_data is not None:
+                check_shape(val_data.sample(), self.input_shape_)
             self.seed_ = train(
                 self,
                 data.loader(self.batch_size, self.num_workers, shuffle=True),

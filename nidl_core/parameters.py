@@ -74,11 +74,7 @@ class Parameters(LightningModule, BaseEstimator):
         own = {name: given.pop(name, p.default) for name, p in own_parameters(type(self)).items()}
         self.check_names({**own, **given})
         self._given = {**own, **given}
-        try:
-            self.check_values()
-        except InvalidParameter:
-            return  # told at fit, by name
-        self.assemble(None)
+        self._assemble_early()
 
     # What a subclass defines --------------------------------------------------------------------
 
@@ -154,7 +150,7 @@ class Parameters(LightningModule, BaseEstimator):
         }
         self._given = new
         if changed & self.structural and not self._fitted:
-            self.assemble(None)
+            self._assemble_early()
         self.params_changed(changed)
         return self
 
@@ -175,6 +171,14 @@ class Parameters(LightningModule, BaseEstimator):
         with self._assembly():
             self.build_networks(sample)
         self._built_from = {name: self._given[name] for name in self.structural}
+
+    def _assemble_early(self) -> None:
+        """Build what needs no data. An impossible value waits for `fit`, which names it."""
+        try:
+            self.check_values()
+            self.assemble(None)
+        except InvalidParameter:
+            self._modules.clear()
 
     def check_names(self, given: dict[str, Any]) -> None:
         """Unknown keywords and names of components fail here, before anything is changed."""

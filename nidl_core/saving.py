@@ -225,6 +225,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
                     f"{path} has format {header['format']}, this nidl-core reads up to {FORMAT}. "
                     f"Upgrade it: pip install --upgrade {CORE}"
                 )
+            _check_form(header)
             weights = safetensors.torch.load(archive.read(_WEIGHTS))
             # Copies are aligned as torch aligns, slices of the file's bytes are not.
             return header, {name: value.clone() for name, value in weights.items()}
@@ -235,6 +236,19 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             f"{path} is not a nidl model file, or it is damaged ({type(err).__name__}: {err}). Model "
             "files are written by estimator.save(path)."
         ) from err
+
+
+def _check_form(header: Mapping[str, Any]) -> None:
+    """Raise TypeError or KeyError unless the header has the parts that `load` reads."""
+    forms = {"estimator": str, "params": dict, "local": list, "components": list, "fit": dict}
+    for name, form in {**forms, "input_shape": list}.items():
+        if not isinstance(header[name], form):
+            raise TypeError(f"{name!r} in {_JSON} is not a {form.__name__}")
+    for component in header["components"]:
+        if not all(
+            isinstance(component[k], str) for k in ("kind", "id", "distribution", "version")
+        ):
+            raise TypeError(f"a component in {_JSON} is not described by text")
 
 
 def _check_present(header: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 
 from nidl_core.data import OrderedLoader, input_of
 from nidl_core.errors import NonFiniteError
@@ -45,7 +46,7 @@ def train(
     Call it in a scope that restores the random state. Raises what the fit raises; Ctrl-C stays
     KeyboardInterrupt.
     """
-    guard = FitGuard(seed, [x for x in (loader, val_loader) if isinstance(x, OrderedLoader)])
+    guard = FitGuard(seed, loader, val_loader)
     with _quiet():
         arguments = trainer_arguments(estimator, given, guard, validates=val_loader is not None)
         trainer = Trainer(**arguments)
@@ -80,9 +81,9 @@ def trainer_arguments(
         **given,
         "callbacks": [*callbacks, guard],
     }
-    if all(given.get(n) in (None, -1) for n in ("max_epochs", "max_steps", "max_time")):
-        if given.get("max_epochs") is None and given.get("max_steps") is None:
-            arguments["max_epochs"] = DEFAULT_EPOCHS
+    limited = given.get("max_epochs") is not None or given.get("max_time") is not None
+    if not limited and given.get("max_steps") in (None, -1):
+        arguments["max_epochs"] = DEFAULT_EPOCHS
     if not validates:
         arguments.setdefault("limit_val_batches", 0)
     return arguments
@@ -91,18 +92,25 @@ def trainer_arguments(
 class FitGuard(Callback):
     """What every fit needs: the seed shared and spread, the first batch checked, NaN stopped."""
 
-    def __init__(self, seed: int, loaders: list[OrderedLoader]) -> None:
+    def __init__(self, seed: int, loader: Any, val_loader: Any) -> None:
         self.seed = seed
-        self._loaders = loaders
+        self._orders = [x.sampler for x in (loader, val_loader) if isinstance(x, OrderedLoader)]
+        self._splits_itself = isinstance(getattr(loader, "sampler", None), DistributedSampler)
         self._batch: Any = None
         self._checked = False
+        self._at = 0, 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seed = trainer.strategy.broadcast(self.seed)  # random_state=None: that of rank 0
-        for loader in self._loaders:
-            order = loader.sampler
+        for order in self._orders:
             order.seed, order.rank, order.world = self.seed, trainer.global_rank, trainer.world_size
         seed_all(mix(self.seed, trainer.global_rank))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning splits a user's DataLoader among processes by a sampler of its own, seeded by 0.
+        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        if isinstance(sampler, DistributedSampler) and not self._splits_itself:
+            sampler.seed = self.seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Each epoch has a stream of its own: a resumed fit continues as if it had not stopped.
@@ -141,7 +149,7 @@ class FitGuard(Callback):
     def check_weights(self, module: LightningModule) -> None:
         """The last step's gradients may have ruined what the last loss did not show."""
         if not _all_finite(module):
-            epoch, step = getattr(self, "_at", (0, 0))
+            epoch, step = self._at
             raise NonFiniteError(
                 what="a weight", epoch=epoch, step=step, causes=self._causes(module)
             )

@@ -33,6 +33,8 @@ def row_noise(x: Tensor, seed: int, draws: int, size: int) -> Tensor:
 def row_keys(x: Tensor, seed: int) -> Tensor:
     """One int64 key a row of x (N, ...), from `seed` and the bits of its values."""
     rows = x.detach().reshape(len(x), -1)
+    if rows.device.type == "mps":  # which has no float64
+        rows = rows.cpu()
     if rows.dtype == torch.float64:
         bits = (rows + 0.0).view(torch.int64)  # + 0.0: -0.0 and 0.0 are one value
     else:

@@ -314,6 +314,12 @@ class VAE(TransformerMixin, Estimator):
             return given["default_dist"]
         return given[name]
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        params = super().get_params(deep)
+        if deep and self._gives_beta():
+            params["loss__beta"] = self.beta
+        return params
+
     def params_changed(self, names: set[str]) -> None:
         if "beta" in names and self._gives_beta():
             self.criterion.beta = self.beta
