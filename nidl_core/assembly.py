@@ -13,6 +13,7 @@ from typing import Any
 
 from nidl_core.errors import SpecError, singular
 from nidl_core.registry import (
+    SESSION,
     Entry,
     accepted_parameters,
     check_parameters,
@@ -80,6 +81,8 @@ def read_spec(kind: str, spec: Any) -> Recipe | None:
         owner = f"{singular(kind)} {name!r}"
     else:
         entry, cls, owner = None, name, f"{singular(kind)} {name.__name__}"
+        target = f"{cls.__module__}:{cls.__qualname__}"
+        registry(kind).check(Entry(kind, name.__name__, SESSION, "", target), cls)
     check_parameters(owner, cls, params, *CONTEXT[kind])
     return Recipe(kind, cls, params, entry)
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @hookimpl(trylast=True)
 def nidl_as_dataset(data: Any) -> Any:
     """A path to a `.npy` file is that array, memory-mapped: data larger than memory can be fitted."""
-    import numpy as np
-
     if isinstance(data, (str, os.PathLike)) and Path(data).suffix == ".npy":
+        import numpy as np
+
         return np.load(data, mmap_mode="r", allow_pickle=False)
     return None
 

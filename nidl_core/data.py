@@ -108,33 +108,44 @@ class OrderedLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        if isinstance(self._source, Tensor):
+        if isinstance(self._source, Rows):
             for index in self.sampler:
-                yield self._source[index]
+                yield self._source.take(index)
         else:
             yield from self._source
 
 
 class Rows(Data):
-    """Rows in memory (or memory-mapped): a tensor (N, C, *S) of any real dtype."""
+    """Rows (N, C, *S) of any real dtype, indexed a batch at a time.
 
-    def __init__(self, x: Tensor, *, as_array: bool = False, shared: bool = False) -> None:
+    A tensor is used as it is. An array (read-only, or mapped from a file, perhaps larger than
+    memory) stays where it is: batches are copies of its rows.
+    """
+
+    def __init__(self, x: Tensor | np.ndarray[Any, Any], *, as_array: bool = False) -> None:
         self.x = x
         self.as_array = as_array
-        self._shared = shared  # read-only memory: batches are copied, so that none writes there
 
     def sample(self) -> Tensor:
-        return self.x[:1].clone()
+        return self.take(slice(0, 1)).clone()
 
     def loader(self, batch_size: int, num_workers: int, *, shuffle: bool) -> OrderedLoader:
-        return OrderedLoader(self.x, Order(len(self.x), batch_size, shuffle=shuffle))
+        return OrderedLoader(self, Order(len(self.x), batch_size, shuffle=shuffle))
 
     def in_order(
         self, batch_size: int, num_workers: int, rank: int = 0, world: int = 1
     ) -> Iterator[Tensor]:
         for start in range(rank * batch_size, len(self.x), world * batch_size):
-            batch = self.x[start : start + batch_size]
-            yield batch.clone() if self._shared else batch
+            batch = self.take(slice(start, start + batch_size))
+            if not isinstance(self.x, Tensor):  # else they were checked when they were wrapped
+                check_finite(batch)
+            yield batch
+
+    def take(self, index: slice | Tensor) -> Tensor:
+        """These rows."""
+        if isinstance(self.x, Tensor):
+            return self.x[index]
+        return _as_tensor(np.array(self.x[index.numpy() if isinstance(index, Tensor) else index]))
 
 
 class Items(Data):
@@ -184,7 +195,11 @@ class Batches(Data):
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
-        if hasattr(loader, "__len__") and len(loader) == 0:
+        try:
+            empty = len(loader) == 0
+        except TypeError:  # a stream's loader has a __len__ that raises
+            empty = False
+        if empty:
             raise DataError(
                 "the loader is empty: it gives no batch. Check the data set's length, and drop_last "
                 "with a batch size above it."
@@ -237,7 +252,7 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
     if not isinstance(x, (Tensor, np.ndarray, Dataset, DataLoader)):
         answer = manager().hook.nidl_as_dataset(data=x)
         x = x if answer is None else answer
-    if isinstance(x, TensorDataset):
+    if type(x) is TensorDataset:  # a subclass may make its items otherwise
         return Rows(_checked(x.tensors[0]))
     if isinstance(x, Tensor):
         return Rows(_checked(x))
@@ -259,7 +274,9 @@ def input_of(batch: Any) -> Tensor:
     if isinstance(batch, (list, tuple)) and batch:
         batch = batch[0]
     if isinstance(batch, np.ndarray):
-        batch = torch.from_numpy(batch)
+        batch = _as_tensor(batch)
+    if isinstance(batch, Tensor) and batch.is_complex():
+        raise DataError(_COMPLEX)
     if not isinstance(batch, Tensor):
         raise DataTypeError(
             f"a batch must be a tensor x or (x, y, ...), got {type(batch).__name__}. Give the loader "
@@ -295,38 +312,54 @@ def _warn_of_lost_order(loader: DataLoader[Any], rows: int) -> None:
         warnings.warn(text, UserWarning, stacklevel=6)  # where transform or score was called
 
 
-def _checked(x: Tensor) -> Tensor:
-    if x.ndim < 2:
-        raise DataError(
-            f"expected x of shape (N, C, *S) or (N, features), got {tuple(x.shape)}. Reshape it: "
-            "x[None] for one sample, x[:, None] for one feature."
-        )
-    if x.is_complex():
-        raise DataError(
-            "complex data are not supported: hand in x.abs(), or real and imaginary parts."
-        )
-    if 0 in x.shape:
-        raise DataError(f"the data are empty: shape {tuple(x.shape)}.")
+def check_finite(x: Tensor) -> None:
+    """Raise `DataError` if x contains NaN or infinite values."""
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        raise DataError("x contains NaN or infinite values. Remove or impute them before fitting.")
+        raise DataError("x contains NaN or infinite values. Remove or impute them first.")
+
+
+def _checked(x: Tensor) -> Tensor:
+    if x.layout is not torch.strided:
+        raise DataError(f"tensors of layout {x.layout} are not supported: hand in x.to_dense().")
+    _check_form(tuple(x.shape), x.is_complex())
+    check_finite(x)
     return x.detach()
 
 
+def _check_form(shape: tuple[int, ...], is_complex: bool) -> None:
+    if len(shape) < 2:
+        raise DataError(
+            f"expected x of shape (N, C, *S) or (N, features), got {shape}. Reshape it: "
+            "x[None] for one sample, x[:, None] for one feature."
+        )
+    if is_complex:
+        raise DataError(_COMPLEX)
+    if 0 in shape:
+        raise DataError(f"the data are empty: shape {shape}.")
+
+
 def _array_rows(x: Any, estimator: Any, reset: bool) -> Rows:
-    mapped = isinstance(x, np.memmap)  # may be larger than memory: batches are checked instead
-    array = validate_data(
-        estimator,
-        x,
-        reset=reset,
-        skip_check_array=mapped,
-        **({} if mapped else {"allow_nd": True, "dtype": "numeric"}),
-    )
+    """Rows of an array, checked as scikit-learn checks it; a mapped one without reading it all."""
+    mapped = isinstance(x, np.memmap)
+    checks = {"skip_check_array": True} if mapped else {"allow_nd": True, "dtype": "numeric"}
+    array = validate_data(estimator, x, reset=reset, **checks)
+    if mapped and array.dtype.kind not in "biufc":
+        raise DataTypeError(f"the file holds {array.dtype}, not numbers.")
+    _check_form(array.shape, array.dtype.kind == "c")
+    if mapped or not array.flags.writeable:
+        return Rows(array, as_array=True)
+    return Rows(_as_tensor(array), as_array=True)
+
+
+def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor of the array's values, without a copy where torch knows the form."""
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype in (np.longdouble, np.uint16, np.uint32, np.uint64):
         array = array.astype(np.float64)  # torch has no, or hardly any, operations on these
-    if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
-    with warnings.catch_warnings():  # read-only is fine: batches are copied
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return Rows(torch.from_numpy(array), as_array=True, shared=not array.flags.writeable)
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+_COMPLEX = "complex data are not supported: hand in x.abs(), or real and imaginary parts."

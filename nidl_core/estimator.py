@@ -115,10 +115,11 @@ class Estimator(Parameters, abc.ABC):
             )
         with preserved():
             seed_all(seed)
-            sample = data.sample()
+            sample = data.sample().to(torch.get_default_dtype())
             if continues:
                 self._check_continues(sample)
             else:
+                seed_all(seed)  # anew: reading the sample may have drawn some numbers
                 self.assemble_seeded(sample)
             self.input_shape_ = tuple(sample.shape[1:])
             self.n_features_in_ = sample.shape[1]
@@ -171,9 +172,9 @@ class Estimator(Parameters, abc.ABC):
     def log_figures(self, figures: dict[str, Tensor], *, batch_size: int) -> None:
         """Log epoch means, exact for any batch size and number of processes. Without a Trainer, nothing."""
         if self._trainer is not None:
-            self.log_dict(
-                figures, on_step=False, on_epoch=True, sync_dist=True, batch_size=batch_size
-            )
+            # Times the number of processes: Lightning averages the row counts over them in integers.
+            rows = batch_size * self._trainer.world_size
+            self.log_dict(figures, on_step=False, on_epoch=True, sync_dist=True, batch_size=rows)
 
     def read(self, X: Any) -> Data:
         """Data to infer on; raises NotFittedError before `fit`."""

@@ -9,13 +9,15 @@ leaves some out before they are imported; `NIDL_STRICT_PLUGINS=1` raises instead
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pluggy
+
+from nidl_core.discovery import core_conflict, entry_points, load
+from nidl_core.errors import NidlError
 
 if TYPE_CHECKING:
     import argparse
@@ -58,13 +60,14 @@ def manager() -> pluggy.PluginManager:
     plugins = pluggy.PluginManager("nidl")
     plugins.add_hookspecs(Events)
     disabled = {name.strip() for name in os.environ.get("NIDL_DISABLE_PLUGINS", "").split(",")}
-    for point in importlib.metadata.entry_points(group="nidl.hooks"):
-        distribution = point.dist.name if point.dist else "?"
-        plugin_id = f"{distribution}:{point.name}"
-        if {distribution, plugin_id} & disabled:
+    for point in entry_points():
+        plugin_id = f"{point.distribution}:{point.name}"
+        if point.group != "nidl.hooks" or {point.distribution, plugin_id} & disabled:
             continue
         try:
-            plugins.register(point.load(), name=plugin_id)
+            if reason := core_conflict(point.distribution):
+                raise NidlError(reason)
+            plugins.register(load(point.target), name=plugin_id)
             plugins.check_pending()  # a misspelt hook is a fault, not a silence
         except (Exception, SystemExit) as err:  # whatever a stranger's module may do on import
             if os.environ.get("NIDL_STRICT_PLUGINS") == "1":

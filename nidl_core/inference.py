@@ -69,10 +69,9 @@ def device_for(given: Mapping[str, Any]) -> torch.device:
     if name.startswith("cpu"):
         return torch.device("cpu")
     if torch.cuda.is_available() and not name.startswith("mps"):
-        devices = given.get("devices", "auto")
         local = int(os.environ.get("LOCAL_RANK", 0)) if _asks_for_many(given) else 0
-        chosen = list(devices) if isinstance(devices, (list, tuple)) else None
-        return torch.device("cuda", chosen[local] if chosen else local)
+        indices = _device_list(given.get("devices", "auto"))
+        return torch.device("cuda", indices[local] if indices else local)
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
@@ -110,16 +109,22 @@ def check_shape(x: Tensor, expected: tuple[int, ...]) -> None:
 
 
 def _asks_for_many(given: Mapping[str, Any]) -> bool:
-    devices, nodes = given.get("devices", "auto"), given.get("num_nodes", 1)
-    if isinstance(devices, (list, tuple)):
-        count = len(devices)
+    devices = given.get("devices", "auto")
+    if indices := _device_list(devices):
+        count = len(indices)
     elif str(devices) in ("auto", "-1"):
         on_cpu = given.get("accelerator", "auto") == "cpu"
         count = 1 if on_cpu else max(1, torch.cuda.device_count())
     else:
-        text = str(devices)  # an int, "2", or a list as text: "0,1"
-        count = len([d for d in text.split(",") if d]) if "," in text else int(text)
-    return bool(count * nodes > 1)
+        count = int(devices)
+    return bool(count * given.get("num_nodes", 1) > 1)
+
+
+def _device_list(devices: Any) -> list[int]:
+    """The indices that Lightning's `devices` names ([0, 2], "0,2", "1,"); empty for a number of them."""
+    if isinstance(devices, str) and "," in devices:
+        devices = [part for part in devices.split(",") if part.strip()]
+    return [int(index) for index in devices] if isinstance(devices, (list, tuple)) else []
 
 
 @contextlib.contextmanager

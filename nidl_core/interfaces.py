@@ -118,7 +118,7 @@ _SCALE = (
 _SUPPORTS = {
     "real": (torch.isfinite, ("finite values", "Remove or impute NaN and infinite values.")),
     "positive": (
-        lambda x: x > 0,
+        lambda x: (x > 0) & torch.isfinite(x),
         ("values above 0", "Shift the data, or choose likelihood='normal'."),
     ),
     "unit": (lambda x: (x >= 0) & (x <= 1), ("values in [0, 1]", _SCALE)),
@@ -130,7 +130,7 @@ _SUPPORTS = {
         ),
     ),
     "count": (
-        lambda x: (x >= 0) & (x == x.floor()),
+        lambda x: (x >= 0) & (x == x.floor()) & torch.isfinite(x),
         ("counts 0, 1, 2, ...", "Round the data, or choose likelihood='normal'."),
     ),
 }

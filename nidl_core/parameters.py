@@ -6,6 +6,7 @@ of the same name has been built. Lightning's Trainer arguments stand beside the 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import numbers
@@ -63,7 +64,9 @@ class Parameters(LightningModule, BaseEstimator):
         super().__init__()
         object.__setattr__(self, "_assembling", False)
         self._fitted = False
+        self._waits = False  # for possible values, to build the networks from
         self._built_from: dict[str, Any] = {}
+        self._callback_states: list[Any] | None = None  # before their first fit
         given = {
             **given,
             "random_state": random_state,
@@ -89,23 +92,8 @@ class Parameters(LightningModule, BaseEstimator):
     def check_values(self) -> None:
         """Raise `InvalidParameter` for an impossible value. Extend it; call `super()`."""
         draw_seed(self.random_state, peek=True)
-        self.check_int("batch_size", least=1)
-        self.check_int("num_workers", least=0)
-
-    def check_int(self, name: str, *, least: int) -> None:
-        """Raise `InvalidParameter` unless this parameter is an int from `least` on."""
-        value = self._given[name]
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-            raise InvalidParameter(name, value, f"an int >= {least}")
-
-    def check_float(self, name: str, *, least: float = 0.0, above: bool = False) -> None:
-        """Raise `InvalidParameter` unless it is a finite number from `least` on (or above it)."""
-        value = self._given[name]
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < least or (above and value == least):
-            raise InvalidParameter(
-                name, value, f"a finite number {'>' if above else '>='} {least:g}"
-            )
+        check_int("batch_size", self.batch_size, least=1)
+        check_int("num_workers", self.num_workers, least=0)
 
     def spec_of(self, name: str, given: dict[str, Any]) -> Any:
         """The spec that a component parameter stands for; override it to give None a meaning."""
@@ -149,10 +137,17 @@ class Parameters(LightningModule, BaseEstimator):
             name for name in new if name not in self._given or new[name] is not self._given[name]
         }
         self._given = new
-        if changed & self.structural and not self._fitted:
+        if "callbacks" in changed:
+            self._callback_states = None
+        if not self._fitted and (self._waits or changed & self.structural):
             self._assemble_early()
         self.params_changed(changed)
         return self
+
+    def __sklearn_clone__(self) -> Any:
+        twin = super().__sklearn_clone__()
+        twin._callback_states = copy.deepcopy(self._callback_states)
+        return twin
 
     def recipe(self, name: str) -> Recipe | None:
         """How a component parameter is built; None if an object was handed in, or nothing."""
@@ -168,7 +163,7 @@ class Parameters(LightningModule, BaseEstimator):
         """Build the networks, in a random state that the caller has seeded."""
         for store in (self._modules, self._parameters, self._buffers):
             store.clear()
-        with self._assembly():
+        with self.assembly():
             self.build_networks(sample)
         self._built_from = {name: self._given[name] for name in self.structural}
 
@@ -177,8 +172,10 @@ class Parameters(LightningModule, BaseEstimator):
         try:
             self.check_values()
             self.assemble(None)
+            self._waits = False
         except InvalidParameter:
             self._modules.clear()
+            self._waits = True
 
     def check_names(self, given: dict[str, Any]) -> None:
         """Unknown keywords and names of components fail here, before anything is changed."""
@@ -198,7 +195,7 @@ class Parameters(LightningModule, BaseEstimator):
                 read_spec(kind, spec)
 
     @contextmanager
-    def _assembly(self) -> Iterator[None]:
+    def assembly(self) -> Iterator[None]:
         """While it lasts, assigning a module installs a network instead of setting a parameter."""
         object.__setattr__(self, "_assembling", True)
         try:
@@ -207,8 +204,11 @@ class Parameters(LightningModule, BaseEstimator):
             object.__setattr__(self, "_assembling", False)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        given = self.__dict__.get("_given", {})
-        if name in given and name not in trainer_parameters() and not self._assembling:
+        is_parameter = name in self.__dict__.get("_given", {}) or (
+            "_given" in self.__dict__ and name in trainer_parameters()
+        )
+        # Lightning's own attributes (logger, ...) are not those that were given to its Trainer.
+        if is_parameter and not hasattr(LightningModule, name) and not self._assembling:
             self.set_params(**{name: value})
         else:
             super().__setattr__(name, value)
@@ -219,3 +219,16 @@ class Parameters(LightningModule, BaseEstimator):
         ):
             return self.__dict__["_given"][name]
         return super().__getattr__(name)
+
+
+def check_int(name: str, value: Any, *, least: int) -> None:
+    """Raise `InvalidParameter` unless the value is an int from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise InvalidParameter(name, value, f"an int >= {least}")
+
+
+def check_float(name: str, value: Any, *, least: float = 0.0, above: bool = False) -> None:
+    """Raise `InvalidParameter` unless the value is a finite number from `least` on (or above it)."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < least or (above and value == least):
+        raise InvalidParameter(name, value, f"a finite number {'>' if above else '>='} {least:g}")

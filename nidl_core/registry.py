@@ -8,16 +8,17 @@ for, never before, and never under a lock: Python's own import lock makes it one
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.metadata
 import inspect
 import json
 import multiprocessing
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from nidl_core.discovery import core_conflict, entry_points, load
 from nidl_core.errors import (
     AmbiguousComponent,
     BrokenComponent,
@@ -31,7 +32,6 @@ from nidl_core.errors import (
 )
 
 INTERFACE_VERSION = 1  # components made for this one, or the one before, are accepted
-CORE = "nidl-core"
 SESSION = "session"  # stands where a distribution's name would, for components of this process
 
 T = TypeVar("T")
@@ -84,6 +84,8 @@ class Registry(Generic[T]):
 
         Raises `UnknownComponent` or `AmbiguousComponent`.
         """
+        if not isinstance(name, str):
+            raise SpecError(f"a {singular(self.kind)}'s name is a str, got {name!r}.")
         found = self._find(name)
         if not found:
             self.refresh()  # a plugin may have been installed since the last scan
@@ -143,7 +145,7 @@ class Registry(Generic[T]):
                 f"the {singular(self.kind)} name {name!r} is taken by {taken[0]!r}. Choose another name."
             )
         target = f"{getattr(cls, '__module__', '?')}:{getattr(cls, '__qualname__', '?')}"
-        self._check(Entry(self.kind, name, SESSION, "", target), cls)
+        self.check(Entry(self.kind, name, SESSION, "", target), cls)
         self._session[name] = cls
         return cls
 
@@ -165,18 +167,23 @@ class Registry(Generic[T]):
         """Scan the installed distributions anew and forget past faults."""
         _installed.scan()
         self.faults.clear()
+        self._classes.clear()
 
     def _find(self, name: str) -> list[Entry]:
         return [e for e in self.entries() if name == (e.id if ":" in name else e.name)]
 
     def _load(self, entry: Entry) -> type[T]:
-        if reason := _range_conflict(entry.distribution):
-            raise _incompatible(entry, reason)
-        module, _, attribute = entry.target.partition(":")
         try:
-            found: Any = importlib.import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
+            reason = core_conflict(entry.distribution)
+        except PackageNotFoundError:  # uninstalled since the scan
+            self.refresh()
+            raise self._unknown(entry.name) from None
+        if reason:
+            raise _incompatible(entry, reason)
+        try:
+            found = load(entry.target)
+            if ":" not in entry.target:
+                raise AttributeError(f"{entry.target!r} names a module, not a class in it")
         except (Exception, SystemExit) as err:  # whatever a stranger's module may do on import
             raise BrokenComponent(
                 kind=self.kind,
@@ -186,15 +193,16 @@ class Registry(Generic[T]):
                 target=entry.target,
                 reason=f"{type(err).__name__}: {err}",
             ) from err
-        self._check(entry, found)
+        self.check(entry, found)
         cls: type[T] = found
         return cls
 
-    def _check(self, entry: Entry, found: object) -> None:
+    def check(self, entry: Entry, found: object) -> None:
         """Raise unless `found` is a concrete class of this kind, for this interface version."""
-        interface = resolve(self.interface)
+        interface = load(self.interface)
         wrong = None
-        if not isinstance(found, type):
+        # In Python 3.10 dict[str, int] is an instance of type.
+        if not isinstance(found, type) or isinstance(found, types.GenericAlias):
             wrong = f"{entry.target} is not a class but {type(found).__name__!r}"
         elif not issubclass(found, interface):
             wrong = f"{entry.target} does not derive from {self.interface}"
@@ -224,9 +232,8 @@ class Registry(Generic[T]):
         close: list[str] = []
         wanted = name.rpartition(":")[2]
         if wanted not in catalogue or wanted in installed:
-            close = difflib.get_close_matches(wanted, sorted({*installed, *catalogue}), n=1)
-            if any(c in installed for c in close):
-                close = [c for c in close if c in installed]
+            near = difflib.get_close_matches(wanted, sorted({*installed, *catalogue}), n=5)
+            close = ([c for c in near if c in installed] or near)[:1]
             wanted = close[0] if close else wanted
         providers = [catalogue[wanted]] if wanted in catalogue and wanted not in installed else []
         notes = [
@@ -259,43 +266,14 @@ class _Installed:
         return (self._entries or self.scan())[kind]
 
     def scan(self) -> dict[str, list[Entry]]:
-        importlib.invalidate_caches()
-        points = importlib.metadata.entry_points()
-        entries = {kind: _read(kind, points.select(group=f"nidl.{kind}")) for kind in REGISTRIES}
+        entries: dict[str, list[Entry]] = {kind: [] for kind in REGISTRIES}
+        for point in entry_points():
+            kind = point.group.removeprefix("nidl.")
+            if kind in entries:
+                target, version = point.target, point.version
+                entries[kind].append(Entry(kind, point.name, point.distribution, version, target))
         self._entries = entries  # replaced in one step: a reader in another thread sees old or new
         return entries
-
-
-def _read(kind: str, points: Sequence[importlib.metadata.EntryPoint]) -> list[Entry]:
-    found: dict[str, Entry] = {}
-    for point in points:
-        metadata = point.dist.metadata if point.dist else None
-        # An empty or half-deleted dist-info has no name: nothing can be said of it, or loaded.
-        if metadata is not None and "Name" in metadata:
-            version = metadata["Version"] if "Version" in metadata else "?"
-            target = point.value.split("[")[0].strip()
-            entry = Entry(kind, point.name, metadata["Name"], version, target)
-            found.setdefault(entry.id, entry)  # sys.path order: the first one would be imported
-    return list(found.values())
-
-
-def _range_conflict(distribution: str) -> str | None:
-    """Why this nidl-core is outside the range that the distribution declares, or None."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    core = importlib.metadata.version(CORE)
-    for text in importlib.metadata.requires(distribution) or []:
-        requirement = Requirement(text)
-        if canonicalize_name(requirement.name) != CORE:
-            continue
-        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if applies and not requirement.specifier.contains(core, prereleases=True):
-            return (
-                f"it asks for {CORE} {requirement.specifier}, this is {CORE} {core}. "
-                f"Install releases that agree: pip install --upgrade {CORE} {distribution}"
-            )
-    return None
 
 
 def _incompatible(entry: Entry, reason: str) -> IncompatibleComponent:
@@ -313,12 +291,6 @@ def _catalogue() -> dict[str, dict[str, str]]:
     text = Path(__file__).with_name("_catalog.json").read_text(encoding="utf-8")
     catalogue: dict[str, dict[str, str]] = json.loads(text)
     return catalogue
-
-
-def resolve(target: str) -> Any:
-    """The object behind the core's own "module:Class"."""
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def accepted_parameters(cls: type) -> dict[str, inspect.Parameter]:

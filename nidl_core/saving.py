@@ -24,13 +24,16 @@ from safetensors import SafetensorError
 from sklearn.utils.validation import check_is_fitted
 
 from nidl_core.assembly import split_spec
+from nidl_core.discovery import CORE
 from nidl_core.errors import MissingComponents, ModelFileError, UnknownComponent, singular
 from nidl_core.hooks import manager
-from nidl_core.registry import CORE, SESSION, Entry, estimators, registry
+from nidl_core.registry import REGISTRIES, SESSION, Entry, estimators, registry
 
 FORMAT = 1
 _JSON, _WEIGHTS = "nidl.json", "weights.safetensors"
+_DAMAGE = (zipfile.BadZipFile, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal models are equal files
+_FIT = ("seed_", "history_", "n_features_in_", "feature_names_in_")  # what a fit leaves behind
 _LOST = object()  # what JSON cannot hold
 
 
@@ -58,12 +61,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         "local": local,
         "components": [_provenance(e) for e in (entry, *used)],
         "input_shape": list(estimator.input_shape_),
-        "fit": {
-            "seed_": estimator.seed_,
-            "history_": getattr(estimator, "history_", []),
-            "n_features_in_": getattr(estimator, "n_features_in_", None),
-            "feature_names_in_": list(getattr(estimator, "feature_names_in_", [])) or None,
-        },
+        "fit": {name: _left_behind(estimator, name) for name in _FIT},
         "facts": _facts(estimator),
     }
     # A tensor that two names share is written twice; the built model ties them again.
@@ -101,16 +99,20 @@ def load(path: str | os.PathLike[str], *, components: Mapping[str, Any] | None =
     estimator = estimators.get(header["estimator"])(**{**header["params"], **given})
     shape = tuple(header["input_shape"])
     estimator.assemble(torch.zeros(1, *shape))
+    for name, value in estimator.state_dict(keep_vars=True).items():
+        if name in weights:  # a fit in double precision leaves double weights
+            value.data = value.data.to(weights[name].dtype)
     try:
-        estimator.load_state_dict(weights, strict=True, assign=True)
+        estimator.load_state_dict(weights)
     except RuntimeError as err:
-        made = ", ".join(f"{c['id']} {c['version']}" for c in header["components"])
+        made = ", ".join(f"{c['id']} {c['version']}".strip() for c in header["components"])
         raise ModelFileError(
             f"the weights in {path} do not fit the model that its spec builds here. The file was made "
             f"with {made}; install these versions, or hand in the modules it was saved with. ({err})"
         ) from err
     estimator.input_shape_ = shape
-    for name, value in header["fit"].items():
+    for name in _FIT:
+        value = header["fit"].get(name)
         if value is not None:
             names = name == "feature_names_in_"
             setattr(estimator, name, np.asarray(value, dtype=object) if names else value)
@@ -167,6 +169,11 @@ def _provenance(entry: Entry) -> dict[str, str]:
         "distribution": entry.distribution,
         "version": entry.version,
     }
+
+
+def _left_behind(estimator: Any, name: str) -> Any:
+    value = getattr(estimator, name, None)
+    return _plain(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def _facts(estimator: Any) -> dict[str, Any]:
@@ -229,7 +236,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             weights = safetensors.torch.load(archive.read(_WEIGHTS))
             # Copies are aligned as torch aligns, slices of the file's bytes are not.
             return header, {name: value.clone() for name, value in weights.items()}
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SafetensorError) as err:
+    except _DAMAGE as err:
         if isinstance(err, ModelFileError):
             raise
         raise ModelFileError(
@@ -249,6 +256,10 @@ def _check_form(header: Mapping[str, Any]) -> None:
             isinstance(component[k], str) for k in ("kind", "id", "distribution", "version")
         ):
             raise TypeError(f"a component in {_JSON} is not described by text")
+        if component["kind"] not in REGISTRIES:
+            raise ValueError(f"{component['kind']!r} in {_JSON} is no kind of component")
+    if not all(isinstance(n, int) and n > 0 for n in header["input_shape"]):
+        raise ValueError(f"'input_shape' in {_JSON} is no shape")
 
 
 def _check_present(header: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -297,7 +308,7 @@ def _requirement(distribution: str, version: str) -> str | None:
     """A pip requirement for a release like the one that was used. The file is not trusted."""
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", distribution):
         return None
-    numbers = re.match(r"(\d+)\.(\d+)(\.\d+)*$", version)
+    numbers = re.fullmatch(r"(\d+)\.(\d+)(\.\d+)*", version)
     if distribution == SESSION or not numbers:
         return None if distribution == SESSION else distribution
     return f"{distribution}>={version},<{numbers[1]}.{int(numbers[2]) + 1}"

@@ -78,4 +78,6 @@ def mix(*numbers: int) -> int:
     numpy's SeedSequence does the mixing (O'Neill's seed_seq hash), so that neighbouring epochs
     and ranks get unrelated streams.
     """
-    return int(np.random.SeedSequence(numbers).generate_state(1, dtype=np.uint32)[0])
+    return int(
+        np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, dtype=np.uint32)[0]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import signal
 import sys
@@ -49,6 +50,7 @@ def train(
     guard = FitGuard(seed, loader, val_loader)
     with _quiet():
         arguments = trainer_arguments(estimator, given, guard, validates=val_loader is not None)
+        _restore_callbacks(estimator, given)
         trainer = Trainer(**arguments)
         try:
             with _interruptible():
@@ -69,8 +71,7 @@ def trainer_arguments(
     No limit of any kind means 100 epochs; a progress bar is for terminals; loggers and checkpoints
     are there when asked for.
     """
-    own = given.get("callbacks") or []
-    callbacks = [*own] if isinstance(own, (list, tuple)) else [own]
+    callbacks = _own_callbacks(given)
     for more in manager().hook.nidl_fit_callbacks(estimator=estimator):
         callbacks += more or []
     arguments = {
@@ -89,6 +90,25 @@ def trainer_arguments(
     return arguments
 
 
+def _own_callbacks(given: dict[str, Any]) -> list[Callback]:
+    own = given.get("callbacks") or []
+    return [*own] if isinstance(own, (list, tuple)) else [own]
+
+
+def _restore_callbacks(estimator: Any, given: dict[str, Any]) -> None:
+    """Give the user's callbacks the state that they had before their first fit.
+
+    Else an EarlyStopping that has stopped one fit would stop the next one at once. Checkpoints keep
+    theirs: it says where the files are.
+    """
+    callbacks = [c for c in _own_callbacks(given) if not isinstance(c, Checkpoint)]
+    if estimator._callback_states is None:
+        estimator._callback_states = [copy.deepcopy(c.state_dict()) for c in callbacks]
+    for callback, state in zip(callbacks, estimator._callback_states, strict=True):
+        if state:
+            callback.load_state_dict(copy.deepcopy(state))
+
+
 class FitGuard(Callback):
     """What every fit needs: the seed shared and spread, the first batch checked, NaN stopped."""
 
@@ -98,6 +118,7 @@ class FitGuard(Callback):
         self._splits_itself = isinstance(getattr(loader, "sampler", None), DistributedSampler)
         self._batch: Any = None
         self._checked = False
+        self._seeded = -1  # the epoch whose stream has begun already
         self._at = 0, 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -111,15 +132,23 @@ class FitGuard(Callback):
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if isinstance(sampler, DistributedSampler) and not self._splits_itself:
             sampler.seed = self.seed
+        if trainer.current_epoch > 0:  # resumed: the loader's iterator was made before its time
+            self._seed_epoch(trainer)
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+            self._seeded = trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._seeded != trainer.current_epoch:
+            self._seed_epoch(trainer)
+
+    def _seed_epoch(self, trainer: Trainer) -> None:
         # Each epoch has a stream of its own: a resumed fit continues as if it had not stopped.
         seed_all(mix(self.seed, trainer.global_rank, 1 + trainer.current_epoch))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._batch = batch
+        self._batch, self._at = batch, (trainer.current_epoch, trainer.global_step)
         if not self._checked:
             pl_module.check_batch(pl_module.as_input(batch))  # type: ignore[operator]
             self._checked = True
@@ -134,17 +163,28 @@ class FitGuard(Callback):
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        if not torch.isfinite(loss):
-            raise NonFiniteError(
-                what=f"the training loss ({float(loss)})",
-                epoch=trainer.current_epoch,
-                step=trainer.global_step,
-                causes=self._causes(pl_module),
-            )
+        self._check("the training loss", loss, pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            self._batch = batch
+            self._check("the validation loss", loss, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._at = trainer.current_epoch, trainer.global_step
         self._batch = None
+
+    def _check(self, what: str, loss: Tensor, module: LightningModule) -> None:
+        if not torch.isfinite(loss):
+            epoch, step = self._at
+            raise NonFiniteError(
+                what=f"{what} ({loss.detach().item()})",
+                epoch=epoch,
+                step=step,
+                causes=self._causes(module),
+            )
 
     def check_weights(self, module: LightningModule) -> None:
         """The last step's gradients may have ruined what the last loss did not show."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -11,6 +9,7 @@ from torch.nn import functional as F
 
 from nidl_core.errors import InvalidParameter
 from nidl_core.interfaces import Loss
+from nidl_core.parameters import check_float
 from nidl_vae.bound import check_same_shape, kl_to_prior, log_prob
 
 DISTRIBUTIONS = ("normal", "laplace", "bernoulli")
@@ -50,8 +49,7 @@ class BetaVAELoss(Loss):
 
     def __init__(self, beta: float = 4.0, default_dist: str = "normal") -> None:
         super().__init__()
-        if not isinstance(beta, (int, float)) or not math.isfinite(beta) or beta < 0:
-            raise InvalidParameter("beta", beta, "a finite number >= 0")
+        check_float("beta", beta)
         if default_dist not in DISTRIBUTIONS:
             raise InvalidParameter("default_dist", default_dist, f"one of {DISTRIBUTIONS}")
         self.beta = beta

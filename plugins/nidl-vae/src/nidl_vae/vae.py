@@ -21,6 +21,7 @@ from nidl_core.errors import DataError, InvalidParameter, ShapeError, SpecError
 from nidl_core.estimator import Estimator, TransformerMixin
 from nidl_core.inference import evaluating, infer
 from nidl_core.interfaces import Likelihood
+from nidl_core.parameters import check_float, check_int
 from nidl_core.seeding import draw_seed, seeded
 from nidl_vae.bound import centre, check_same_shape, implied, kl_to_prior, log_prob
 from nidl_vae.loss import DISTRIBUTIONS
@@ -172,7 +173,7 @@ class VAE(TransformerMixin, Estimator):
     def encode(self, x: Tensor) -> Normal:
         """The posterior q(z | x): a Normal of batch shape (N, L), in float32 or better."""
         if "fc_mu" not in self._modules:
-            self.assemble(x[:1].detach())
+            self._add_heads(x[:1])
         h = self.encoder(x)  # (N, F)
         log_variance = _full(self.fc_logvar(h))
         return Normal(_full(self.fc_mu(h)), (0.5 * log_variance).exp(), validate_args=False)
@@ -183,9 +184,10 @@ class VAE(TransformerMixin, Estimator):
         `observed` is the data x that z was encoded from, while training: likelihoods that learn
         from residuals see it.
         """
-        theta = self.decoder(z)  # (N, P*C, *S)
+        like = next(self.decoder.parameters(), z)
+        theta = self.decoder(z.to(like.dtype))  # (N, P*C, *S)
         if "likelihood" not in self._modules:
-            return theta if isinstance(theta, Distribution) else _full(theta)
+            return _full(theta) if isinstance(theta, Tensor) else theta
         with _full_precision(z):
             theta = _full(theta)
             if observed is not None:
@@ -199,8 +201,7 @@ class VAE(TransformerMixin, Estimator):
         Gives the mean of p(x | z) for z ~ N(0, I), or with `draw` a draw from it; in evaluation
         mode and without gradients. `seed` makes it repeatable and leaves the random state alone.
         """
-        if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 1:
-            raise InvalidParameter("n_samples", n_samples, "an int >= 1")
+        check_int("n_samples", n_samples, least=1)
         if "decoder" not in self._modules:
             check_is_fitted(self)
         like = next(self.decoder.parameters(), torch.empty(0, device=self.device))
@@ -277,21 +278,18 @@ class VAE(TransformerMixin, Estimator):
         elif width is None:
             width = getattr(self._modules.get("encoder"), "out_features", None)
         if width is not None:
-            like = next(self.parameters(), torch.empty(0))
-            for head in ("fc_mu", "fc_logvar"):
-                layer = nn.Linear(width, self.latent_dim, device=like.device, dtype=like.dtype)
-                setattr(self, head, layer)
+            self._place_heads(width)
         if sample is not None:
             self._probe_decoder(sample)
 
     def check_values(self) -> None:
         super().check_values()
-        self.check_int("latent_dim", least=1)
+        check_int("latent_dim", self.latent_dim, least=1)
         if self.encoder_out_dim is not None:
-            self.check_int("encoder_out_dim", least=1)
-        self.check_float("beta")
-        self.check_float("lr", above=True)
-        self.check_float("weight_decay")
+            check_int("encoder_out_dim", self.encoder_out_dim, least=1)
+        check_float("beta", self.beta)
+        check_float("lr", self.lr, above=True)
+        check_float("weight_decay", self.weight_decay)
 
     def check_names(self, given: dict[str, Any]) -> None:
         super().check_names(given)
@@ -321,7 +319,7 @@ class VAE(TransformerMixin, Estimator):
         return params
 
     def params_changed(self, names: set[str]) -> None:
-        if "beta" in names and self._gives_beta():
+        if "beta" in names and "criterion" in self._modules and self._gives_beta():
             self.criterion.beta = self.beta
 
     def check_batch(self, x: Tensor) -> None:
@@ -352,6 +350,20 @@ class VAE(TransformerMixin, Estimator):
         elif recipe is not None and context is not None:
             setattr(self, name, recipe.make(**context))
 
+    def _place_heads(self, width: int) -> None:
+        like = next(self.parameters(), torch.empty(0))
+        for head in ("fc_mu", "fc_logvar"):
+            layer = nn.Linear(width, self.latent_dim, device=like.device, dtype=like.dtype)
+            setattr(self, head, layer)
+
+    def _add_heads(self, sample: Tensor) -> None:
+        """Before `fit`, for an encoder handed in whose width was not known until now."""
+        self.check_values()
+        if "encoder" not in self._modules:
+            check_is_fitted(self)
+        with seeded(draw_seed(self.random_state, peek=True)), self.assembly():
+            self._place_heads(self._probe_encoder(sample))
+
     def _place_loss(self) -> None:
         recipe = self.recipe("loss")
         self.criterion = copy.deepcopy(self.loss) if recipe is None else recipe.make()
@@ -371,12 +383,20 @@ class VAE(TransformerMixin, Estimator):
         return given["likelihood"] is None and split_spec("decoders", given["decoder"])[0] is None
 
     def _probe_encoder(self, sample: Tensor) -> int:
-        with torch.no_grad(), evaluating(self):
-            h = self.encoder(self.as_input(sample))
-        if not isinstance(h, Tensor) or h.ndim != 2:
-            got = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
+        x = self.as_input(sample)
+        try:
+            with torch.no_grad(), evaluating(self):
+                h = self.encoder(x)
+        except RuntimeError as err:
             raise ShapeError(
-                f"the encoder must give h of shape (N, F), got {got}. Add nn.Flatten()."
+                f"the encoder cannot take x of shape {_batch_shape(x)}: {err}. Give the data the channel "
+                "axis and the size that it was made for."
+            ) from err
+        if not isinstance(h, Tensor) or h.ndim != 2 or len(h) != len(x):
+            got = _batch_shape(h) if isinstance(h, Tensor) else type(h).__name__
+            raise ShapeError(
+                f"the encoder must give h of shape (N, F) for x of shape {_batch_shape(x)}, got {got}. "
+                "Add nn.Flatten() at its end; if the images have no channel axis, add one: x[:, None]."
             )
         if self.encoder_out_dim not in (None, h.shape[1]):
             raise ShapeError(
@@ -476,6 +496,10 @@ class VAE(TransformerMixin, Estimator):
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _batch_shape(x: Tensor) -> str:
+    return f"({', '.join(['N', *map(str, x.shape[1:])])})" if len(x) == 1 else str(tuple(x.shape))
 
 
 def _shape(p: Distribution | Tensor) -> torch.Size:
