@@ -30,6 +30,12 @@ def trainer_parameters() -> tuple[str, ...]:
     return tuple(n for n in inspect.signature(Trainer.__init__).parameters if n != "self")
 
 
+def callbacks_of(given: dict[str, Any]) -> list[Any]:
+    """The callbacks among the Trainer arguments that were given, as a list."""
+    callbacks = given.get("callbacks") or []
+    return [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
+
+
 def own_parameters(cls: type) -> dict[str, inspect.Parameter]:
     """The named constructor parameters of an estimator class, those of its bases included.
 
@@ -66,7 +72,7 @@ class Parameters(LightningModule, BaseEstimator):
         self._fitted = False
         self._waits = False  # for possible values, to build the networks from
         self._built_from: dict[str, Any] = {}
-        self._callback_states: list[Any] | None = None  # before their first fit
+        self._callback_states: list[tuple[Any, Any]] = []  # callbacks, and theirs before any fit
         given = {
             **given,
             "random_state": random_state,
@@ -137,8 +143,6 @@ class Parameters(LightningModule, BaseEstimator):
             name for name in new if name not in self._given or new[name] is not self._given[name]
         }
         self._given = new
-        if "callbacks" in changed:
-            self._callback_states = None
         if not self._fitted and (self._waits or changed & self.structural):
             self._assemble_early()
         self.params_changed(changed)
@@ -146,7 +150,10 @@ class Parameters(LightningModule, BaseEstimator):
 
     def __sklearn_clone__(self) -> Any:
         twin = super().__sklearn_clone__()
-        twin._callback_states = copy.deepcopy(self._callback_states)
+        known = {id(callback): state for callback, state in self._callback_states}
+        for old, new in zip(callbacks_of(self._given), callbacks_of(twin._given), strict=True):
+            if id(old) in known:
+                twin._callback_states.append((new, copy.deepcopy(known[id(old)])))
         return twin
 
     def recipe(self, name: str) -> Recipe | None:

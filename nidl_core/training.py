@@ -21,6 +21,7 @@ from torch.utils.data import DistributedSampler
 from nidl_core.data import OrderedLoader, input_of
 from nidl_core.errors import NonFiniteError
 from nidl_core.hooks import manager
+from nidl_core.parameters import callbacks_of
 from nidl_core.seeding import mix, seed_all
 
 DEFAULT_EPOCHS = 100
@@ -30,7 +31,13 @@ _NOISE = (
     ".*but have no `val_dataloader`.*",
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch, not the user's
 )
-_log = logging.getLogger(__name__)
+_CHATTER = (
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "\U0001f4a1",
+    "`Trainer.fit` stopped: `max_",
+)
 
 
 def train(
@@ -50,7 +57,7 @@ def train(
     guard = FitGuard(seed, loader, val_loader)
     with _quiet():
         arguments = trainer_arguments(estimator, given, guard, validates=val_loader is not None)
-        _restore_callbacks(estimator, given)
+        _restore_callbacks(estimator)
         trainer = Trainer(**arguments)
         try:
             with _interruptible():
@@ -71,13 +78,13 @@ def trainer_arguments(
     No limit of any kind means 100 epochs; a progress bar is for terminals; loggers and checkpoints
     are there when asked for.
     """
-    callbacks = _own_callbacks(given)
+    callbacks = callbacks_of(given)
     for more in manager().hook.nidl_fit_callbacks(estimator=estimator):
         callbacks += more or []
     arguments = {
         "logger": False,
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
-        "enable_progress_bar": sys.stdout.isatty() and not given.get("barebones"),
+        "enable_progress_bar": _is_watched() and not given.get("barebones"),
         "enable_model_summary": False,
         **given,
         "callbacks": [*callbacks, guard],
@@ -90,23 +97,26 @@ def trainer_arguments(
     return arguments
 
 
-def _own_callbacks(given: dict[str, Any]) -> list[Callback]:
-    own = given.get("callbacks") or []
-    return [*own] if isinstance(own, (list, tuple)) else [own]
+def _is_watched() -> bool:
+    """Whether a person looks on: at a terminal, or in a notebook."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
-def _restore_callbacks(estimator: Any, given: dict[str, Any]) -> None:
+def _restore_callbacks(estimator: Any) -> None:
     """Give the user's callbacks the state that they had before their first fit.
 
     Else an EarlyStopping that has stopped one fit would stop the next one at once. Checkpoints keep
     theirs: it says where the files are.
     """
-    callbacks = [c for c in _own_callbacks(given) if not isinstance(c, Checkpoint)]
-    if estimator._callback_states is None:
-        estimator._callback_states = [copy.deepcopy(c.state_dict()) for c in callbacks]
-    for callback, state in zip(callbacks, estimator._callback_states, strict=True):
-        if state:
-            callback.load_state_dict(copy.deepcopy(state))
+    known = {id(callback): state for callback, state in estimator._callback_states}
+    for callback in callbacks_of(estimator._given):
+        if isinstance(callback, Checkpoint):
+            continue
+        if id(callback) not in known:
+            state = copy.deepcopy(callback.state_dict())
+            estimator._callback_states.append((callback, state))
+        elif known[id(callback)]:
+            callback.load_state_dict(copy.deepcopy(known[id(callback)]))
 
 
 class FitGuard(Callback):
@@ -235,16 +245,21 @@ def _interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what Lightning says about devices and about loaders of the user's own choice."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
+    """Leave out what Lightning says at each fit whatever the user did: devices, tips, workers."""
+    loggers = [
+        logging.getLogger(f"lightning.{p}.utilities.rank_zero") for p in ("pytorch", "fabric")
+    ]
     with warnings.catch_warnings():
         for text in _NOISE:
             warnings.filterwarnings("ignore", message=text)
         try:
             for logger in loggers:
-                logger.setLevel(max(logger.level, logging.WARNING))
+                logger.addFilter(_is_news)
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            for logger in loggers:
+                logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_CHATTER)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -126,6 +127,31 @@ def test_a_fit_writes_and_prints_nothing(
     tiny(max_epochs=2, **CPU).fit(x, val=x[:3] if val else None)
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_the_user_asks_lightning_to_say_is_said(
+    tiny: Any, x: Tensor, capsys: pytest.CaptureFixture[str], caplog: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="lightning.pytorch")
+    watched = EarlyStopping("train/loss", verbose=True)
+    tiny(max_epochs=2, callbacks=watched, enable_model_summary=True, **CPU).fit(x)
+    assert "Total params" in capsys.readouterr().out
+    assert "Metric train/loss improved" in caplog.text
+    assert "GPU available" not in caplog.text
+
+
+def test_an_early_stopping_that_stopped_one_fit_does_not_stop_the_next_or_a_clones(
+    tiny: Any, x: Tensor
+) -> None:
+    watched = EarlyStopping("train/loss", patience=1, min_delta=1e9)
+    estimator = tiny(max_epochs=9, callbacks=[watched], **CPU).fit(x)
+    epochs = len(estimator.history_)
+    assert epochs < 9
+    assert len(estimator.fit(x).history_) == epochs
+    assert len(clone(estimator).fit(x).history_) == epochs
+    estimator._given["callbacks"].append(Timer())
+    assert len(estimator.fit(x).history_) == epochs  # a list that has grown is no error
 
 
 def test_checkpoints_are_written_only_when_asked_for(
