@@ -54,7 +54,10 @@ class Recipe:
 
     def make(self, **context: Any) -> Any:
         """Build the component; `context` is what `CONTEXT` names, and may override nothing else."""
-        return self.cls(**context, **copy.deepcopy(self.params))
+        made = self.cls(**context, **copy.deepcopy(self.params))
+        if "_modules" not in vars(made):
+            raise SpecError(f"{self.cls.__name__}.__init__ must call super().__init__() first.")
+        return made
 
     def defaults(self) -> dict[str, Any]:
         """All parameters a user may give, with their values: given ones, else defaults."""
@@ -83,6 +86,11 @@ def read_spec(kind: str, spec: Any) -> Recipe | None:
         entry, cls, owner = None, name, f"{singular(kind)} {name.__name__}"
         target = f"{cls.__module__}:{cls.__qualname__}"
         registry(kind).check(Entry(kind, name.__name__, SESSION, "", target), cls)
+    if lacks := [name for name in CONTEXT[kind] if name not in accepted_parameters(cls)]:
+        raise SpecError(
+            f"{owner}: the constructor of {cls.__name__} must take {' and '.join(lacks)}, which the "
+            "estimator gives it when the shape of the data is known."
+        )
     check_parameters(owner, cls, params, *CONTEXT[kind])
     return Recipe(kind, cls, params, entry)
 
@@ -114,13 +122,16 @@ def split_spec(kind: str, spec: Any) -> tuple[str | type | None, dict[str, Any]]
     return None, {}
 
 
-def with_params(kind: str, spec: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec with some parameters changed, as a new dict; the one given stays as it is."""
-    name, old = split_spec(kind, spec)
-    if name is None:
-        noun = singular(kind)
+def with_params(kind: str, name: str, spec: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of parameter `name`, some of its own changed, as a new dict; the given one stays."""
+    if spec is None:
         raise SpecError(
-            f"cannot set {', '.join(f'{noun}__{p}' for p in params)}: the {noun} was handed in as an "
+            f"cannot set {name}__{next(iter(params))}: there is no {name}. Give {name}= first."
+        )
+    component, old = split_spec(kind, spec)
+    if component is None:
+        raise SpecError(
+            f"cannot set {', '.join(f'{name}__{p}' for p in params)}: the {name} was handed in as an "
             f"object, so its parameters are its own. Give it by name or as a class instead."
         )
-    return {"name": name, "params": {**old, **params}}
+    return {"name": component, "params": {**old, **params}}

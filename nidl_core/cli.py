@@ -8,9 +8,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
-from nidl_core.errors import ComponentError, NidlError, UnknownComponent
+from nidl_core.discovery import CORE
+from nidl_core.errors import ComponentError, NidlError, SpecError, UnknownComponent
 from nidl_core.hooks import manager
 from nidl_core.registry import REGISTRIES, Entry, accepted_parameters, registry
 
@@ -45,6 +47,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[Any]]
         prog="nidl", description="Deep generative models for (neuro)imaging, assembled by name."
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     kinds = tuple(REGISTRIES)
 
@@ -61,6 +64,12 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[Any]]
     show.add_argument("--json", action="store_true", help="for programs")
     show.set_defaults(run=_show)
     return parser, commands
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"nidl-core {version(CORE)}")
+        parser.exit()
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -100,9 +109,13 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _most_helpful(misses: list[UnknownComponent]) -> UnknownComponent:
-    """The miss that knows who provides the name, or a near name; else the first."""
-    return next((m for m in misses if m.providers or m.close), misses[0])
+def _most_helpful(misses: list[UnknownComponent]) -> NidlError:
+    """The miss that knows who provides the name, or a near name; else a plain one."""
+    helpful = (m for m in misses if m.providers or m.close)
+    plain = SpecError(
+        f"no component named {misses[0].name!r}. `nidl list` shows what is installed."
+    )
+    return next(helpful, plain)
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

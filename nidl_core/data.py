@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import abc
 import itertools
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 from torch.utils.data import (
     DataLoader,
@@ -179,7 +180,8 @@ class Items(Data):
         self, batch_size: int, num_workers: int, rank: int = 0, world: int = 1
     ) -> Iterable[Any]:
         if self._streams:
-            whole = DataLoader(self.dataset, batch_size=batch_size, num_workers=num_workers)
+            # Not by several workers: each would stream all rows.
+            whole = DataLoader(self.dataset, batch_size=batch_size)
             return itertools.islice(whole, rank, None, world)
         rows = range(len(self.dataset))  # type: ignore[arg-type]
         starts = range(rank * batch_size, len(rows), world * batch_size)
@@ -260,13 +262,24 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
         return Items(x)
     if isinstance(x, DataLoader) or is_loader(x):
         return Batches(x)
-    if x is None or isinstance(x, (str, bytes, Mapping)) or hasattr(x, "__next__"):
+    paths = isinstance(x, (list, tuple)) and any(isinstance(p, (str, os.PathLike)) for p in x)
+    is_path = isinstance(x, (str, os.PathLike))
+    if x is None or paths or is_path or isinstance(x, (bytes, Mapping)) or hasattr(x, "__next__"):
+        missing = " (there is no such file)" if is_path and not os.path.exists(x) else ""
         raise DataTypeError(
-            f"cannot read data from {type(x).__name__} {x!r:.60}. Hand in an array, a tensor, a "
-            "Dataset, a DataLoader or the path of a .npy file (a generator can be read only once: "
-            "make it an IterableDataset)."
+            f"cannot read data from {type(x).__name__} {x!r:.60}{missing}. Hand in an array, a tensor, a "
+            "Dataset (for many files: one that loads a file an item), a DataLoader, or the path of one "
+            ".npy file that holds all samples, (N, C, *S); a generator can be read only once: make it "
+            "an IterableDataset."
         )
     return _array_rows(x, estimator, reset)
+
+
+def plain_rows(x: Any) -> Rows:
+    """Rows of a tensor, or of anything that numpy makes an array of. Raises `DataError`."""
+    if isinstance(x, Tensor):
+        return Rows(_checked(x))
+    return Rows(_checked(_as_tensor(np.asarray(x))), as_array=True)
 
 
 def input_of(batch: Any) -> Tensor:
@@ -342,7 +355,10 @@ def _array_rows(x: Any, estimator: Any, reset: bool) -> Rows:
     """Rows of an array, checked as scikit-learn checks it; a mapped one without reading it all."""
     mapped = isinstance(x, np.memmap)
     checks = {"skip_check_array": True} if mapped else {"allow_nd": True, "dtype": "numeric"}
-    array = validate_data(estimator, x, reset=reset, **checks)
+    if reset or (getattr(x, "ndim", 2) <= 2 and len(getattr(estimator, "input_shape_", ())) <= 1):
+        array = validate_data(estimator, x, reset=reset, **checks)
+    else:  # images: their shape is compared whole, in words of our own
+        array = x if mapped else check_array(x, allow_nd=True, estimator=estimator)
     if mapped and array.dtype.kind not in "biufc":
         raise DataTypeError(f"the file holds {array.dtype}, not numbers.")
     _check_form(array.shape, array.dtype.kind == "c")

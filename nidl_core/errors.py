@@ -104,7 +104,7 @@ class IncompatibleComponent(ComponentError):
         self, *, kind: str, name: str, distribution: str, version: str, reason: str
     ) -> None:
         super().__init__(
-            f"the {singular(kind)} {name!r} of {distribution} {version} cannot be used: {reason}",
+            f"the {singular(kind)} {name!r}{_origin(distribution, version)} cannot be used: {reason}",
             kind=kind,
             name=name,
         )
@@ -196,3 +196,7 @@ class MissingComponents(ModelFileError, LookupError):
 def singular(kind: str) -> str:
     """The noun of a kind: "likelihoods" -> "likelihood", "losses" -> "loss"."""
     return kind[:-2] if kind.endswith("sses") else kind.removesuffix("s")
+
+
+def _origin(distribution: str, version: str) -> str:
+    return f" of {distribution} {version}" if version else ""  # nothing for a class handed in

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nidl_core import saving
-from nidl_core.data import Data, as_data, input_of, is_loader
+from nidl_core.data import Data, Rows, as_data, input_of, is_loader
 from nidl_core.errors import DataTypeError, InvalidParameter
 from nidl_core.inference import check_shape, infer
-from nidl_core.parameters import Parameters, trainer_parameters
-from nidl_core.seeding import draw_seed, preserved, seed_all
+from nidl_core.parameters import Parameters, same, trainer_parameters
+from nidl_core.seeding import draw_seed, mix, preserved, seed_all
 from nidl_core.training import train
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,13 @@ class Estimator(Parameters, abc.ABC):
     input_shape_ : tuple of int
         (C, *S) of the data.
     history_ : list of dict
-        What was logged, one row an epoch.
+        What was logged, one row an epoch. Empty after strategies that spawn their processes.
+
+    Notes
+    -----
+    Parameters set after a fit: those of the networks count from the next fit; those that only
+    inference reads (`batch_size`, `accelerator`, `random_state`, ...) at once. The random state is the
+    process's own while a fit runs: fit in parallel with processes, not threads.
     """
 
     input_shape_: tuple[int, ...]
@@ -96,6 +102,11 @@ class Estimator(Parameters, abc.ABC):
         """
         if isinstance(y, Dataset) or is_loader(y):
             val = y if val is None else val
+        elif getattr(y, "ndim", 0) > 2:
+            raise DataTypeError(
+                "the second place is y (labels, ignored), and this is no label: give validation data as "
+                "fit(X, val=...)."
+            )
         X = X if train_dataloader is None else train_dataloader
         val = val if val_dataloader is None else val_dataloader
         if X is None:
@@ -118,16 +129,24 @@ class Estimator(Parameters, abc.ABC):
             sample = data.sample().to(torch.get_default_dtype())
             if continues:
                 self._check_continues(sample)
+                self._continued += 1
+                seed = mix(seed, self._continued)  # else each warm fit would repeat the same noise
             else:
+                self._continued = 0
                 seed_all(seed)  # anew: reading the sample may have drawn some numbers
                 self.assemble_seeded(sample)
+            self.history_: list[dict[str, float]] = []
             self.input_shape_ = tuple(sample.shape[1:])
             self.n_features_in_ = sample.shape[1]
             if val_data is not None:
                 check_shape(val_data.sample(), self.input_shape_)
             self.seed_ = train(
                 self,
-                data.loader(self.batch_size, self.num_workers, shuffle=True),
+                data.loader(
+                    self.batch_size,
+                    self.num_workers,
+                    shuffle=not self._given.get("overfit_batches"),
+                ),
                 val_data and val_data.loader(self.batch_size, self.num_workers, shuffle=False),
                 seed=seed,
                 given={n: v for n, v in self._given.items() if n in trainer_parameters()},
@@ -138,7 +157,7 @@ class Estimator(Parameters, abc.ABC):
 
     def _check_continues(self, sample: Tensor) -> None:
         """Raise unless a warm start can go on with these networks, on these data."""
-        changed = [n for n in self.structural if self._given[n] is not self._built_from[n]]
+        changed = [n for n in self.structural if not same(self._given[n], self._built_from[n])]
         if changed:
             raise InvalidParameter(
                 "warm_start", True, f"False after a change of {', '.join(sorted(changed))}"
@@ -174,7 +193,12 @@ class Estimator(Parameters, abc.ABC):
         if self._trainer is not None:
             # Times the number of processes: Lightning averages the row counts over them in integers.
             rows = batch_size * self._trainer.world_size
-            self.log_dict(figures, on_step=False, on_epoch=True, sync_dist=True, batch_size=rows)
+            how: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+            bar = self._trainer.progress_bar_callback is not None
+            shown = {k: v for k, v in figures.items() if bar and k.endswith("/loss")}
+            rest = {k: v for k, v in figures.items() if k not in shown}
+            self.log_dict(rest, batch_size=rows, **how)
+            self.log_dict(shown, batch_size=rows, prog_bar=True, **how)
 
     def read(self, X: Any) -> Data:
         """Data to infer on; raises NotFittedError before `fit`."""
@@ -203,6 +227,12 @@ class TransformerMixin(ClassNamePrefixFeaturesOutMixin, _SklearnTransformer):
         estimator: Any = self
         data = estimator.read(X)
         return estimator.answer(infer(estimator, data, estimator.transform_step), data)
+
+    @property
+    def _n_features_out(self) -> int:  # scikit-learn's get_feature_names_out
+        estimator: Any = self
+        sample = Rows(torch.zeros(1, *estimator.input_shape_))
+        return infer(estimator, sample, estimator.transform_step).shape[1]
 
 
 def _say_once(text: str) -> None:

@@ -10,17 +10,28 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class History(Callback):
     """One row an epoch: {"epoch": 0, "train/loss": ..., "val/loss": ...}, all plain numbers.
 
-    The rows travel in checkpoints, so that a resumed fit ends with the whole history.
+    An epoch without validation has no "val/..." figures. The rows travel in checkpoints, so that a resumed fit ends with the whole history.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self._validated = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.history_ = self.rows  # type: ignore[assignment]
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = False
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        figures = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if self._validated or not name.startswith("val")
+        }
         self.rows.append({"epoch": trainer.current_epoch, **figures})
 
     def state_dict(self) -> dict[str, Any]:

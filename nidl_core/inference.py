@@ -102,9 +102,10 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def check_shape(x: Tensor, expected: tuple[int, ...]) -> None:
     """Raise `ShapeError` unless x (N, C, *S) has the shape of the data that were fitted."""
     if tuple(x.shape[1:]) != tuple(expected):
+        one = " One sample is x[None]." if tuple(x.shape) == tuple(expected) else ""
         raise ShapeError(
             f"this model takes data of shape ({', '.join(map(str, ('N', *expected)))}), got "
-            f"{tuple(x.shape)}. Give the data the channels and size that it was fitted on."
+            f"{tuple(x.shape)}. Give the data the channels and size that it was fitted on.{one}"
         )
 
 

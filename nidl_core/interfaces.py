@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from nidl_core.errors import DataError, ShapeError
+from nidl_core.errors import DataError, ShapeError, SpecError
 
 Support = Literal["real", "positive", "unit", "binary", "count"]
 
@@ -89,9 +89,17 @@ class Likelihood(nn.Module, abc.ABC):
 
     def check(self, x: Tensor) -> None:
         """Raise `DataError` if x (N, C, *S) lies outside the support, in words that say what to do."""
+        name = type(self).__name__
+        if self.support not in _SUPPORTS:
+            raise SpecError(
+                f"{name}.support is {self.support!r}, not one of {', '.join(_SUPPORTS)}."
+            )
         inside, remedy = _SUPPORTS[self.support]
+        if self.support != "real" and not bool(torch.isfinite(x).all()):
+            raise DataError(
+                f"{name} takes {remedy[0]}, got NaN or infinite ones. Remove or impute them."
+            )
         if not bool(inside(x).all()):
-            name = type(self).__name__
             low, high = float(x.min()), float(x.max())
             raise DataError(
                 f"{name} takes {remedy[0]}, got values in [{low:g}, {high:g}]. {remedy[1]}"

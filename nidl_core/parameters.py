@@ -6,12 +6,13 @@ of the same name has been built. Lightning's Trainer arguments stand beside the 
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import inspect
 import math
 import numbers
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from lightning.pytorch import LightningModule, Trainer
 from sklearn.base import BaseEstimator
 
 from nidl_core.assembly import Recipe, read_spec, with_params
-from nidl_core.errors import InvalidParameter
+from nidl_core.errors import InvalidParameter, NidlError, UnknownParameter
 from nidl_core.registry import unknown_parameter
 from nidl_core.seeding import draw_seed, seeded
 
@@ -30,23 +31,25 @@ def trainer_parameters() -> tuple[str, ...]:
     return tuple(n for n in inspect.signature(Trainer.__init__).parameters if n != "self")
 
 
-def callbacks_of(given: dict[str, Any]) -> list[Any]:
-    """The callbacks among the Trainer arguments that were given, as a list."""
-    callbacks = given.get("callbacks") or []
-    return [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
+class DetachedError(RuntimeError, AttributeError):
+    """There is no Trainer outside `fit`. Both classes, so that `hasattr` and Lightning are content."""
 
 
-def own_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The named constructor parameters of an estimator class, those of its bases included.
+def own_parameters(cls: type, *, whole: bool = False) -> dict[str, inspect.Parameter]:
+    """The named constructor parameters of an estimator class.
 
-    A subclass that hands `**kwargs` on to its base thereby takes the base's parameters as well.
+    Those of its bases count as far as it hands `**kwargs` on to them; with `whole`, all of them.
     """
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
-        if "__init__" in vars(base) and issubclass(base, Parameters):
-            for name, parameter in inspect.signature(vars(base)["__init__"]).parameters.items():
-                if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
-                    found.setdefault(name, parameter)
+        if "__init__" not in vars(base) or not issubclass(base, Parameters):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters
+        for name, parameter in parameters.items():
+            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
+                found.setdefault(name, parameter)
+        if not whole and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
     return found
 
 
@@ -55,6 +58,10 @@ class Parameters(LightningModule, BaseEstimator):
 
     components: ClassVar[dict[str, str]] = {}  # parameter -> kind, for those that take a spec
     structural: ClassVar[frozenset[str]] = frozenset()  # parameters that shape the networks
+    builds_early: ClassVar[bool] = (
+        False  # whether build_networks(None) makes sense, before any data
+    )
+    fixed: ClassVar[frozenset[str]] = frozenset()  # those a subclass gives itself: users may not
 
     __repr__ = BaseEstimator.__repr__  # nn.Module's would hide it
 
@@ -67,12 +74,13 @@ class Parameters(LightningModule, BaseEstimator):
         warm_start: bool = False,
         **given: Any,
     ) -> None:
+        bound = self.__dict__.get("_bound", {})
         super().__init__()
         object.__setattr__(self, "_assembling", False)
         self._fitted = False
+        self._continued = 0  # warm fits since the networks were built
         self._waits = False  # for possible values, to build the networks from
         self._built_from: dict[str, Any] = {}
-        self._callback_states: list[tuple[Any, Any]] = []  # callbacks, and theirs before any fit
         given = {
             **given,
             "random_state": random_state,
@@ -80,18 +88,34 @@ class Parameters(LightningModule, BaseEstimator):
             "num_workers": num_workers,
             "warm_start": warm_start,
         }
-        own = {name: given.pop(name, p.default) for name, p in own_parameters(type(self)).items()}
+        for name, value in bound.items():
+            if given.setdefault(name, value) is not value:
+                raise NidlError(
+                    f"{type(self).__name__}.__init__ was given {name}={value!r} but handed {name}="
+                    f"{given[name]!r} on to its base. Hand on what was given, as it is: "
+                    f"super().__init__({name}={name}, ..., **trainer_kwargs)."
+                )
+        own = {}
+        for name, parameter in own_parameters(type(self), whole=True).items():
+            # An `__init__` may also have said `self.name = name` before it came here.
+            default = self.__dict__.pop(name, parameter.default)
+            own[name] = given.pop(name, default)
         self.check_names({**own, **given})
         self._given = {**own, **given}
         self._assemble_early()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _recording(vars(cls)["__init__"])  # type: ignore[method-assign]
 
     # What a subclass defines --------------------------------------------------------------------
 
     def build_networks(self, sample: Any) -> None:
         """Create the networks for a batch of one, x (1, C, *S), and assign them as attributes.
 
-        Called by `fit` in a scope that is seeded from `random_state`. It is also called with None
-        when an estimator is constructed: then build what does not depend on the data's shape.
+        Called by `fit` in a scope that is seeded from `random_state`; with None when an estimator
+        whose class `builds_early` is constructed, to build what does not depend on the data.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define build_networks")
 
@@ -115,11 +139,13 @@ class Parameters(LightningModule, BaseEstimator):
 
         With `deep`, each component's own parameters too, as `encoder__widths`, defaults filled in.
         """
-        params = dict(self._given)
+        accepted = self._accepted()
+        params = {name: value for name, value in self._given.items() if name in accepted}
         if deep:
             for name in self.components:
-                if recipe := self.recipe(name):
-                    params.update({f"{name}__{k}": v for k, v in recipe.defaults().items()})
+                if name in params:
+                    inner = self.component_params(name, self._given)
+                    params.update({f"{name}__{k}": v for k, v in inner.items()})
         return params
 
     def set_params(self, **params: Any) -> Any:
@@ -135,13 +161,19 @@ class Parameters(LightningModule, BaseEstimator):
                 nested.setdefault(name, {})[inner] = value
             else:
                 new[key] = value
-        for name, inner_params in nested.items():
-            kind = self.components[name]
-            new[name] = with_params(kind, self.spec_of(name, new), inner_params)
+        for name, asked in nested.items():
+            now = self.component_params(name, new)
+            news = {k: v for k, v in asked.items() if k not in now or not same(v, now[k])}
+            if news:  # what is so already changes nothing
+                new[name] = with_params(self.components[name], name, self.spec_of(name, new), news)
+        accepted = self._accepted()
+        if unknown := [name for name in params if "__" not in name and name not in accepted]:
+            raise self._unknown(unknown[0])
+        if self.fixed or own_parameters(type(self)) != own_parameters(type(self), whole=True):
+            # What this class gives its base it makes from its own parameters: let it do so again.
+            new = type(self)(**{name: new[name] for name in accepted if name in new})._given
         self.check_names(new)
-        changed = {
-            name for name in new if name not in self._given or new[name] is not self._given[name]
-        }
+        changed = {name for name in new if not same(new[name], self._given.get(name, _MISSING))}
         self._given = new
         if not self._fitted and (self._waits or changed & self.structural):
             self._assemble_early()
@@ -149,12 +181,18 @@ class Parameters(LightningModule, BaseEstimator):
         return self
 
     def __sklearn_clone__(self) -> Any:
-        twin = super().__sklearn_clone__()
-        known = {id(callback): state for callback, state in self._callback_states}
-        for old, new in zip(callbacks_of(self._given), callbacks_of(twin._given), strict=True):
-            if id(old) in known:
-                twin._callback_states.append((new, copy.deepcopy(known[id(old)])))
+        # All parameters in one copy: what an encoder and a decoder share, their copies share.
+        twin = type(self)(**copy.deepcopy(self.get_params(deep=False)))
+        for name in ("_metadata_request", "_sklearn_output_config"):
+            if name in self.__dict__:
+                object.__setattr__(twin, name, copy.deepcopy(self.__dict__[name]))
         return twin
+
+    def component_params(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        """A component's own parameters as they would be used, defaults filled in; empty for an object."""
+        spec = self.spec_of(name, given)
+        recipe = None if spec is None else read_spec(self.components[name], spec)
+        return {} if recipe is None else recipe.defaults()
 
     def recipe(self, name: str) -> Recipe | None:
         """How a component parameter is built; None if an object was handed in, or nothing."""
@@ -170,12 +208,15 @@ class Parameters(LightningModule, BaseEstimator):
         """Build the networks, in a random state that the caller has seeded."""
         for store in (self._modules, self._parameters, self._buffers):
             store.clear()
+        self.training = True  # an interrupted validation, or eval(), may have left it False
         with self.assembly():
             self.build_networks(sample)
         self._built_from = {name: self._given[name] for name in self.structural}
 
     def _assemble_early(self) -> None:
         """Build what needs no data. An impossible value waits for `fit`, which names it."""
+        if not self.builds_early:
+            return
         try:
             self.check_values()
             self.assemble(None)
@@ -186,22 +227,33 @@ class Parameters(LightningModule, BaseEstimator):
 
     def check_names(self, given: dict[str, Any]) -> None:
         """Unknown keywords and names of components fail here, before anything is changed."""
-        own = list(own_parameters(type(self)))
+        known = {*own_parameters(type(self), whole=True), *trainer_parameters()}
         for name in given:
-            if name not in own and name not in trainer_parameters():
-                raise unknown_parameter(
-                    type(self).__name__,
-                    name,
-                    own,
-                    trainer_parameters(),
-                    " and the arguments of Lightning's Trainer",
-                )
+            if name not in known:
+                raise self._unknown(name)
         for name, kind in self.components.items():
             spec = self.spec_of(name, given)
             if spec is not None:
                 read_spec(kind, spec)
 
-    @contextmanager
+    def _accepted(self) -> set[str]:
+        """What the class's constructor takes, less what a subclass gives itself."""
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in _signature(type(self)).values())
+        trainer = trainer_parameters() if takes_any else ()
+        return {*own_parameters(type(self)), *trainer} - self.fixed
+
+    def _unknown(self, name: str) -> UnknownParameter:
+        own = [n for n in own_parameters(type(self)) if n not in self.fixed]
+        also = " and the arguments of Lightning's Trainer"
+        component, nested, inner = name.partition("__")
+        if nested and component in self.components:
+            also += (
+                f". Give {name} by set_params, or as {component}={{'name': ..., 'params': "
+                f"{{{inner!r}: ...}}}}"
+            )
+        return unknown_parameter(type(self).__name__, name, own, trainer_parameters(), also)
+
+    @contextlib.contextmanager
     def assembly(self) -> Iterator[None]:
         """While it lasts, assigning a module installs a network instead of setting a parameter."""
         object.__setattr__(self, "_assembling", True)
@@ -220,12 +272,63 @@ class Parameters(LightningModule, BaseEstimator):
         else:
             super().__setattr__(name, value)
 
+    @property
+    def trainer(self) -> Any:
+        """Lightning's Trainer, while it fits. scikit-learn reads all attributes of an estimator."""
+        if self._trainer is None and self._fabric is None:
+            raise DetachedError(
+                f"{type(self).__name__} has no Trainer now: it is let go after fit."
+            )
+        return LightningModule.trainer.fget(self)  # type: ignore[attr-defined]
+
+    @trainer.setter
+    def trainer(self, trainer: Any) -> None:
+        LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> Any:
+        if name == "trainer":  # where Python goes on to after the property's error
+            raise DetachedError(
+                f"{type(self).__name__} has no Trainer now: it is let go after fit."
+            )
         if name not in self.__dict__.get("_modules", {}) and name in self.__dict__.get(
             "_given", {}
         ):
             return self.__dict__["_given"][name]
         return super().__getattr__(name)
+
+
+def _recording(init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor, noting what it was called with, so that nothing is lost on the way to the base."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        if "_bound" not in self.__dict__:
+            with contextlib.suppress(TypeError):  # a wrong call: the constructor says so itself
+                given = dict(signature.bind(self, *args, **kwargs).arguments)
+                given.pop(next(iter(signature.parameters)))
+                for name, parameter in signature.parameters.items():
+                    if parameter.kind is parameter.VAR_KEYWORD:
+                        given.update(given.pop(name, {}))
+                self.__dict__["_bound"] = given
+        init(self, *args, **kwargs)
+
+    return wrapped
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two parameters are one: the same object, or equal plain data."""
+    if a is b:
+        return True
+    plain = (str, int, float, list, tuple, dict, type(None))
+    return type(a) is type(b) and isinstance(a, plain) and repr(a) == repr(b)
+
+
+def _signature(cls: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+
+
+_MISSING = object()
 
 
 def check_int(name: str, value: Any, *, least: int) -> None:

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from nidl_core.discovery import core_conflict, entry_points, load
+from nidl_core.discovery import Point, core_conflict, entry_points, load
 from nidl_core.errors import (
     AmbiguousComponent,
     BrokenComponent,
@@ -85,7 +85,7 @@ class Registry(Generic[T]):
         Raises `UnknownComponent` or `AmbiguousComponent`.
         """
         if not isinstance(name, str):
-            raise SpecError(f"a {singular(self.kind)}'s name is a str, got {name!r}.")
+            raise SpecError(f"the name of a component ({self.kind}) is a str, got {name!r}.")
         found = self._find(name)
         if not found:
             self.refresh()  # a plugin may have been installed since the last scan
@@ -206,6 +206,10 @@ class Registry(Generic[T]):
             wrong = f"{entry.target} is not a class but {type(found).__name__!r}"
         elif not issubclass(found, interface):
             wrong = f"{entry.target} does not derive from {self.interface}"
+            if entry.distribution == SESSION:
+                wrong += "; derive from it, or hand in an object instead of the class"
+        elif self.kind != "estimators" and _takes_anything(found):
+            wrong = f"{entry.target} takes **kwargs: its parameters must have names"
         elif inspect.isabstract(found):
             missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
             wrong = f"{entry.target} is abstract: it lacks {missing}"
@@ -241,6 +245,11 @@ class Registry(Generic[T]):
             for other in REGISTRIES.values()
             if other is not self and name in other.names()
         ]
+        notes += [
+            f"({stray.distribution} names {stray.name!r} under {stray.group!r}, which is no kind.)"
+            for stray in _installed.strays
+            if stray.name == name
+        ]
         if multiprocessing.current_process().name != "MainProcess":
             notes.append(
                 "This is a worker process: a name given by register() exists only in the process "
@@ -261,13 +270,17 @@ class _Installed:
 
     def __init__(self) -> None:
         self._entries: dict[str, list[Entry]] | None = None
+        self.strays: list[Point] = []  # under groups that are none of ours: misspelt, most likely
 
     def of(self, kind: str) -> list[Entry]:
         return (self._entries or self.scan())[kind]
 
     def scan(self) -> dict[str, list[Entry]]:
         entries: dict[str, list[Entry]] = {kind: [] for kind in REGISTRIES}
-        for point in entry_points():
+        points = entry_points()
+        known = {"nidl.hooks", *(f"nidl.{kind}" for kind in REGISTRIES)}
+        self.strays = [point for point in points if point.group not in known]
+        for point in points:
             kind = point.group.removeprefix("nidl.")
             if kind in entries:
                 target, version = point.target, point.version
@@ -293,10 +306,16 @@ def _catalogue() -> dict[str, dict[str, str]]:
     return catalogue
 
 
+def _takes_anything(cls: type) -> bool:
+    kinds = {p.kind for p in inspect.signature(cls).parameters.values()}
+    # A class without a constructor of its own has nn.Module's (*args, **kwargs), and no parameters.
+    return _KEYWORDS in kinds and _POSITIONAL not in kinds
+
+
 def accepted_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The named parameters of a class's constructor, in order, without `self` and `**kwargs`."""
+    """The named parameters of a class's constructor, in order, without `self`, `*args` and `**kwargs`."""
     found = inspect.signature(cls).parameters
-    return {n: p for n, p in found.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    return {n: p for n, p in found.items() if p.kind not in (_KEYWORDS, _POSITIONAL)}
 
 
 def check_parameters(owner: str, cls: type, params: Mapping[str, Any], *given: str) -> None:
@@ -304,7 +323,7 @@ def check_parameters(owner: str, cls: type, params: Mapping[str, Any], *given: s
 
     `given` are parameters that the caller fills itself (shapes), so that a user may not.
     """
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()):
+    if _takes_anything(cls):
         return  # an estimator: it checks its Trainer arguments itself
     accepted = [name for name in accepted_parameters(cls) if name not in given]
     for name in params:
@@ -321,8 +340,22 @@ def unknown_parameter(
     """
     import difflib
 
-    close = difflib.get_close_matches(name, [*accepted, *silent], n=1)
+    usual = _USUAL_NAMES.get(name)
+    taken = [*accepted, *silent]
+    close = [usual] if usual in taken else difflib.get_close_matches(name, taken, n=1)
     return UnknownParameter(owner=owner, parameter=name, accepted=accepted, close=close, also=also)
+
+
+_KEYWORDS, _POSITIONAL = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
+_USUAL_NAMES = {  # what other libraries call our parameters and Lightning's
+    "device": "accelerator",
+    "epochs": "max_epochs",
+    "latent_size": "latent_dim",
+    "learning_rate": "lr",
+    "n_components": "latent_dim",
+    "n_epochs": "max_epochs",
+    "verbose": "enable_progress_bar",
+}
 
 
 def registry(kind: str) -> Registry[Any]:

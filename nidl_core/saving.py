@@ -7,6 +7,7 @@ the shape of the data and what the fit left behind; `weights.safetensors` the st
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import re
@@ -31,9 +32,19 @@ from nidl_core.registry import REGISTRIES, SESSION, Entry, estimators, registry
 
 FORMAT = 1
 _JSON, _WEIGHTS = "nidl.json", "weights.safetensors"
-_DAMAGE = (zipfile.BadZipFile, KeyError, TypeError, ValueError, RecursionError, SafetensorError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal models are equal files
 _FIT = ("seed_", "history_", "n_features_in_", "feature_names_in_")  # what a fit leaves behind
+_PROVENANCE = ("kind", "id", "distribution", "version")
 _LOST = object()  # what JSON cannot hold
 
 
@@ -59,11 +70,17 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         "estimator": entry.id,
         "params": params,
         "local": local,
-        "components": [_provenance(e) for e in (entry, *used)],
+        "components": [_provenance(name, e) for name, e in [("", entry), *used.items()]],
         "input_shape": list(estimator.input_shape_),
         "fit": {name: _left_behind(estimator, name) for name in _FIT},
         "facts": _facts(estimator),
     }
+    for name, value in estimator.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise ModelFileError(
+                f"cannot save {name}: it is {type(value).__name__}, and a model file holds tensors. Keep "
+                "such state in a buffer instead of get_extra_state."
+            )
     # A tensor that two names share is written twice; the built model ties them again.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in estimator.state_dict().items()}
     _replace(
@@ -120,12 +137,12 @@ def load(path: str | os.PathLike[str], *, components: Mapping[str, Any] | None =
     return estimator
 
 
-def _described(estimator: Any) -> tuple[dict[str, Any], list[str], list[Entry]]:
-    """Parameters as plain data, those that are local objects, and the entries of components used."""
+def _described(estimator: Any) -> tuple[dict[str, Any], list[str], dict[str, Entry]]:
+    """Parameters as plain data, those that are local objects, and the components' entries."""
     given = {**estimator.get_params(deep=False), **estimator._built_from}
     params: dict[str, Any] = {}
     local: list[str] = []
-    used: list[Entry] = []
+    used: dict[str, Entry] = {}
     left_out: list[str] = []
     for name, value in given.items():
         kind = estimator.components.get(name)
@@ -140,8 +157,9 @@ def _described(estimator: Any) -> tuple[dict[str, Any], list[str], list[Entry]]:
             if entry is None or _LOST in plain.values():
                 local.append(name)
                 continue
-            plain = {"name": entry.id, "params": plain}
-            used.append(entry)
+            used[name] = entry
+            # None was given, and stays: it means what it meant.
+            plain = None if value is None else {"name": entry.id, "params": plain}
         if plain is _LOST:
             left_out.append(f"{name} ({type(value).__name__})")
         else:
@@ -162,8 +180,9 @@ def _entry(kind: str, component: Any) -> Entry | None:
     return None if component is None else registry(kind).entry_of(component)
 
 
-def _provenance(entry: Entry) -> dict[str, str]:
+def _provenance(parameter: str, entry: Entry) -> dict[str, str]:
     return {
+        "parameter": parameter,
         "kind": entry.kind,
         "id": entry.id,
         "distribution": entry.distribution,
@@ -202,6 +221,8 @@ def _plain(value: Any) -> Any:
 
 
 def _replace(path: Path, members: Mapping[str, bytes]) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -224,8 +245,10 @@ def _umask() -> int:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    with path.open("rb") as file:  # a missing file is told as what it is
+        content = io.BytesIO(file.read())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             header = json.loads(archive.read(_JSON))
             if header["format"] > FORMAT:
                 raise ModelFileError(
@@ -239,6 +262,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     except _DAMAGE as err:
         if isinstance(err, ModelFileError):
             raise
+        if zipfile.is_zipfile(content) and any(
+            name.endswith("data.pkl") for name in zipfile.ZipFile(content).namelist()
+        ):
+            raise ModelFileError(
+                f"{path} is a PyTorch or Lightning checkpoint, not a model file. fit(..., "
+                "ckpt_path=path) goes on from it; a fitted estimator takes its weights by "
+                "load_state_dict(torch.load(path, weights_only=True)['state_dict'])."
+            ) from None
         raise ModelFileError(
             f"{path} is not a nidl model file, or it is damaged ({type(err).__name__}: {err}). Model "
             "files are written by estimator.save(path)."
@@ -252,9 +283,7 @@ def _check_form(header: Mapping[str, Any]) -> None:
         if not isinstance(header[name], form):
             raise TypeError(f"{name!r} in {_JSON} is not a {form.__name__}")
     for component in header["components"]:
-        if not all(
-            isinstance(component[k], str) for k in ("kind", "id", "distribution", "version")
-        ):
+        if not all(isinstance(component[k], str) for k in _PROVENANCE):
             raise TypeError(f"a component in {_JSON} is not described by text")
         if component["kind"] not in REGISTRIES:
             raise ValueError(f"{component['kind']!r} in {_JSON} is no kind of component")
@@ -264,15 +293,10 @@ def _check_form(header: Mapping[str, Any]) -> None:
 
 def _check_present(header: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Name everything that is missing at once, before anything is built."""
-    replaced = {
-        spec["name"]
-        for name, spec in header["params"].items()
-        if name in given and isinstance(spec, dict) and "name" in spec
-    }
     missing, requirements = [], []
     for component in header["components"]:
         kind, name, distribution = component["kind"], component["id"], component["distribution"]
-        if name in replaced:
+        if component.get("parameter") in given:
             continue
         try:
             registry(kind).entry(name)

@@ -17,7 +17,7 @@ from nidl_core.errors import InvalidParameter
 _LIMIT = 2**32  # numpy's legacy generator takes seeds below this
 
 
-def draw_seed(random_state: Any, *, peek: bool = False) -> int:
+def draw_seed(random_state: Any, *, peek: bool = False, name: str = "random_state") -> int:
     """A seed in [0, 2**32) from an int, None, numpy RandomState or Generator.
 
     An int is itself; None is fresh entropy, whatever any global seed is; a numpy generator gives
@@ -27,16 +27,14 @@ def draw_seed(random_state: Any, *, peek: bool = False) -> int:
         return secrets.randbelow(_LIMIT)
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
         if not 0 <= random_state < _LIMIT:
-            raise InvalidParameter("random_state", random_state, "in [0, 2**32)")
+            raise InvalidParameter(name, random_state, "in [0, 2**32)")
         return int(random_state)
     source = copy.deepcopy(random_state) if peek else random_state
     if isinstance(source, np.random.RandomState):
         return int(source.randint(_LIMIT, dtype=np.int64))
     if isinstance(source, np.random.Generator):
         return int(source.integers(_LIMIT))
-    raise InvalidParameter(
-        "random_state", random_state, "an int, None, or a numpy RandomState or Generator"
-    )
+    raise InvalidParameter(name, random_state, "an int, None, or a numpy RandomState or Generator")
 
 
 def seed_all(seed: int) -> None:

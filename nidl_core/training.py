@@ -1,9 +1,8 @@
-"""One fit by Lightning's Trainer: quiet defaults, one seed, no trace left behind."""
+"""One fit by Lightning's Trainer: quiet defaults, one seed, an error that says what went wrong."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import signal
 import sys
@@ -14,14 +13,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from nidl_core.data import OrderedLoader, input_of
-from nidl_core.errors import NonFiniteError
+from nidl_core.errors import NidlError, NonFiniteError
 from nidl_core.hooks import manager
-from nidl_core.parameters import callbacks_of
 from nidl_core.seeding import mix, seed_all
 
 DEFAULT_EPOCHS = 100
@@ -29,6 +27,7 @@ _NOISE = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
     ".*but have no `val_dataloader`.*",
+    ".*requested to overfit but enabled train.*",  # a loader of ours is not shuffled then
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch, not the user's
 )
 _CHATTER = (
@@ -57,11 +56,14 @@ def train(
     guard = FitGuard(seed, loader, val_loader)
     with _quiet():
         arguments = trainer_arguments(estimator, given, guard, validates=val_loader is not None)
-        _restore_callbacks(estimator)
+        _rearm(callbacks_of(given))
         trainer = Trainer(**arguments)
         try:
             with _interruptible():
                 trainer.fit(estimator, loader, val_loader, ckpt_path=ckpt_path)
+        except (ValueError, RuntimeError) as err:
+            guard.explain(err, estimator)
+            raise
         finally:
             estimator.zero_grad(set_to_none=True)
             estimator._inference_seed = None
@@ -84,7 +86,7 @@ def trainer_arguments(
     arguments = {
         "logger": False,
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
-        "enable_progress_bar": _is_watched() and not given.get("barebones"),
+        "enable_progress_bar": _shows_progress(callbacks) and not given.get("barebones"),
         "enable_model_summary": False,
         **given,
         "callbacks": [*callbacks, guard],
@@ -97,26 +99,24 @@ def trainer_arguments(
     return arguments
 
 
-def _is_watched() -> bool:
-    """Whether a person looks on: at a terminal, or in a notebook."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
+def _shows_progress(callbacks: list[Callback]) -> bool:
+    """Whether a person looks on, at a terminal or in a notebook, or a bar was given."""
+    given = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    return given or sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
-def _restore_callbacks(estimator: Any) -> None:
-    """Give the user's callbacks the state that they had before their first fit.
+def _rearm(callbacks: list[Callback]) -> None:
+    """Let EarlyStopping begin anew: one that has stopped a fit would stop the next at once."""
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            worst = torch.tensor(torch.inf if callback.monitor_op == torch.lt else -torch.inf)
+            callback.wait_count, callback.stopped_epoch, callback.best_score = 0, 0, worst
 
-    Else an EarlyStopping that has stopped one fit would stop the next one at once. Checkpoints keep
-    theirs: it says where the files are.
-    """
-    known = {id(callback): state for callback, state in estimator._callback_states}
-    for callback in callbacks_of(estimator._given):
-        if isinstance(callback, Checkpoint):
-            continue
-        if id(callback) not in known:
-            state = copy.deepcopy(callback.state_dict())
-            estimator._callback_states.append((callback, state))
-        elif known[id(callback)]:
-            callback.load_state_dict(copy.deepcopy(known[id(callback)]))
+
+def callbacks_of(given: dict[str, Any]) -> list[Callback]:
+    """The callbacks among the Trainer arguments that were given, as a list."""
+    callbacks = given.get("callbacks") or []
+    return [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
 class FitGuard(Callback):
@@ -127,7 +127,7 @@ class FitGuard(Callback):
         self._orders = [x.sampler for x in (loader, val_loader) if isinstance(x, OrderedLoader)]
         self._splits_itself = isinstance(getattr(loader, "sampler", None), DistributedSampler)
         self._batch: Any = None
-        self._checked = False
+        self._checked: set[str] = set()  # the stages whose first batch was looked at
         self._seeded = -1  # the epoch whose stream has begun already
         self._at = 0, 0
 
@@ -159,9 +159,18 @@ class FitGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._batch, self._at = batch, (trainer.current_epoch, trainer.global_step)
-        if not self._checked:
-            pl_module.check_batch(pl_module.as_input(batch))  # type: ignore[operator]
-            self._checked = True
+        self._check_first("train", batch, pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any
+    ) -> None:
+        self._batch = batch
+        self._check_first("val", batch, pl_module)
+
+    def _check_first(self, stage: str, batch: Any, module: LightningModule) -> None:
+        if stage not in self._checked:
+            self._checked.add(stage)
+            module.check_batch(module.as_input(batch))  # type: ignore[operator]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The same noise at each epoch, so that only the weights move the validation curve.
@@ -180,7 +189,6 @@ class FitGuard(Callback):
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
-            self._batch = batch
             self._check("the validation loss", loss, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -196,6 +204,23 @@ class FitGuard(Callback):
                 causes=self._causes(module),
             )
 
+    def explain(self, err: Exception, module: LightningModule) -> None:
+        """Raise `NonFiniteError` if NaN or infinity is behind torch's own error (from a distribution)."""
+        if isinstance(err, NidlError):
+            return
+        text = str(err)
+        refused = "to satisfy the constraint" in text and ("nan" in text or "inf" in text)
+        if refused or self._bad_batch() or not _all_finite(module):
+            epoch, step = self._at
+            causes = self._causes(module)
+            raise NonFiniteError(what="the loss", epoch=epoch, step=step, causes=causes) from err
+
+    def _bad_batch(self) -> bool:
+        if self._batch is None:
+            return False
+        x = input_of(self._batch)
+        return x.is_floating_point() and not bool(torch.isfinite(x).all())
+
     def check_weights(self, module: LightningModule) -> None:
         """The last step's gradients may have ruined what the last loss did not show."""
         if not _all_finite(module):
@@ -206,12 +231,10 @@ class FitGuard(Callback):
 
     def _causes(self, module: LightningModule) -> list[str]:
         causes = []
+        if self._bad_batch():
+            return ["the batch itself contains NaN or infinite values: clean or impute the data"]
         if self._batch is not None:
             x = input_of(self._batch)
-            if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-                return [
-                    "the batch itself contains NaN or infinite values: clean or impute the data"
-                ]
             scale = float(x.abs().max()) if x.numel() else 0.0
             if scale > 1e3:
                 causes.append(f"data of large scale (up to {scale:g}): standardise them")

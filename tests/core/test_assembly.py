@@ -194,19 +194,22 @@ def test_with_params_gives_a_new_spec_and_keeps_the_old(
     spec: Any, params: Any, changed: Any
 ) -> None:
     before = copy.deepcopy(spec)
-    new = with_params("encoders", spec, params)
+    new = with_params("encoders", "encoder", spec, params)
     assert new == changed
     new["params"]["more"] = 1
     assert spec == before
 
 
 def test_with_params_of_a_class_keeps_the_class(flat: Any) -> None:
-    assert with_params("encoders", flat, {"width": 1}) == {"name": flat, "params": {"width": 1}}
+    assert with_params("encoders", "encoder", flat, {"width": 1}) == {
+        "name": flat,
+        "params": {"width": 1},
+    }
 
 
 def test_params_of_an_object_cannot_be_set() -> None:
     with pytest.raises(SpecError) as caught:
-        with_params("encoders", nn.Identity(), {"width": 1, "gain": 2})
+        with_params("encoders", "encoder", nn.Identity(), {"width": 1, "gain": 2})
     assert str(caught.value) == (
         "cannot set encoder__width, encoder__gain: the encoder was handed in as an object, so its "
         "parameters are its own. Give it by name or as a class instead."

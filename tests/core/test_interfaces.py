@@ -163,4 +163,4 @@ def test_an_estimator_without_build_networks_says_so() -> None:
         pass
 
     with pytest.raises(NotImplementedError, match="Empty does not define build_networks"):
-        Empty()
+        Empty().fit(torch.zeros(2, 3))

@@ -220,8 +220,17 @@ def test_a_model_file_is_json_and_safetensors_and_nothing_else(fitted: Any, path
     assert found["input_shape"] == [1, 2, 3]
     assert found["params"]["encoder"] == {"name": "session:flat", "params": {"width": 4}}
     assert found["components"] == [
-        {"kind": kind, "id": id_, "distribution": "session", "version": ""}
-        for kind, id_ in [("estimators", "session:tiny"), ("encoders", "session:flat")]
+        {
+            "parameter": name,
+            "kind": kind,
+            "id": id_,
+            "distribution": "session",
+            "version": "",
+        }
+        for name, kind, id_ in [
+            ("", "estimators", "session:tiny"),
+            ("encoder", "encoders", "session:flat"),
+        ]
     ]
     assert found["facts"]["torch"] == torch.__version__
     assert found["fit"]["seed_"] == 0

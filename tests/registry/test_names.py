@@ -180,3 +180,10 @@ def test_listing_and_entry_agree(site: Any) -> None:
         entry = nidl_core.encoders.entry(name)
         assert entry == nidl_core.encoders.entry(entry.id)
         assert (entry.kind, entry.name, entry.id) == ("encoders", name, f"acme:{name}")
+
+
+def test_a_misspelt_group_is_named_where_its_component_is_missed(site: Any) -> None:
+    site.add("acme", {"mine": "acme:T"}, group="nidl.encoder", modules={"acme": ""})
+    with pytest.raises(UnknownComponent) as caught:
+        nidl_core.encoders.get("mine")
+    assert "(acme names 'mine' under 'nidl.encoder', which is no kind.)" in str(caught.value)

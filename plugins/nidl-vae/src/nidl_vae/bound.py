@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from nidl_core.errors import ShapeError
 
+_HALF = (torch.float16, torch.bfloat16)
+
 
 def log_prob(p: Distribution, x: Tensor, *, exact: bool = False) -> Tensor:
     """log p(x), summed over all dimensions of a sample: x (N, ...) -> (N,).
@@ -29,6 +31,7 @@ def log_prob(p: Distribution, x: Tensor, *, exact: bool = False) -> Tensor:
     check_same_shape(p.batch_shape + p.event_shape, x.shape)
     while isinstance(p, Independent):
         p = p.base_dist
+    p = _raised(p)
     if isinstance(p, Bernoulli):  # from logits, soft targets included: then a cross-entropy
         values = x * F.logsigmoid(p.logits) + (1 - x) * F.logsigmoid(-p.logits)
     else:
@@ -37,7 +40,7 @@ def log_prob(p: Distribution, x: Tensor, *, exact: bool = False) -> Tensor:
 
 
 def kl_to_prior(q: Distribution) -> Tensor:
-    """KL(q || N(0, I)), summed over latent dimensions: (N,). q has batch (N, L), or (N,) and event (L,).
+    """KL(q || N(0, I)), summed over latent dimensions: (N,), for q of independent dimensions (N, L).
 
     1/2 (mu^2 + s^2 - 1 - log s^2) per dimension (Kingma & Welling 2014, appendix B), with expm1
     in place of s^2 - 1, so that no digits are lost near the prior.
@@ -76,9 +79,20 @@ def centre(p: Distribution) -> Tensor:
     return p.mode if bool(torch.isnan(mean).any()) else mean
 
 
-def check_same_shape(decoded: torch.Size, data: torch.Size) -> None:
+def _raised(p: Distribution) -> Distribution:
+    """A half-precision distribution of the common kinds, in float32."""
+    if isinstance(p, Normal) and p.loc.dtype in _HALF:
+        return Normal(p.loc.float(), p.scale.float(), validate_args=False)
+    if isinstance(p, Laplace) and p.loc.dtype in _HALF:
+        return Laplace(p.loc.float(), p.scale.float(), validate_args=False)
+    if isinstance(p, Bernoulli) and p.logits.dtype in _HALF:
+        return Bernoulli(logits=p.logits.float(), validate_args=False)
+    return p
+
+
+def check_same_shape(decoded: tuple[int, ...], data: tuple[int, ...]) -> None:
     """Raise `ShapeError` where torch would broadcast p against x."""
-    if decoded != data:
+    if tuple(decoded) != tuple(data):
         raise ShapeError(
             f"the decoder gives p(x | z) of shape {tuple(decoded)} for data of shape {tuple(data)}. "
             "They must be equal: nothing is broadcast."

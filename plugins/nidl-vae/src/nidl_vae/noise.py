@@ -8,6 +8,7 @@ Box-Muller transform. All of it is vectorised int64 arithmetic, which wraps as t
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -39,11 +40,17 @@ def row_keys(x: Tensor, seed: int) -> Tensor:
         bits = (rows + 0.0).view(torch.int64)  # + 0.0: -0.0 and 0.0 are one value
     else:
         bits = (rows.float() + 0.0).view(torch.int32).long()
-    index = torch.arange(rows.shape[1], device=rows.device)
-    weights = _mix((index + 1) * _GOLDEN + seed) | 1
+    weights = _weights(rows.shape[1], seed, rows.device)
     step = max(1, _VALUES_AT_ONCE // rows.shape[1])
     sums = [(part * weights).sum(1) for part in bits.split(step)]
     return _mix(torch.cat(sums) + seed)
+
+
+@lru_cache(maxsize=2)
+def _weights(size: int, seed: int, device: torch.device) -> Tensor:
+    """An odd factor for each position: (size,), int64."""
+    index = torch.arange(size, device=device)
+    return _mix((index + 1) * _GOLDEN + seed) | 1
 
 
 def _mix(h: Tensor) -> Tensor:

@@ -5,27 +5,30 @@ x (N, C, *S) -> encoder h (N, F) -> q(z|x) = N(mu, s^2) (N, L) -> z -> decoder t
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
+import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn, optim
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.distributions import Distribution, Normal
 
-from nidl_core.assembly import split_spec
-from nidl_core.data import Rows
-from nidl_core.errors import DataError, InvalidParameter, ShapeError, SpecError
+from nidl_core.assembly import read_spec, split_spec
+from nidl_core.data import plain_rows
+from nidl_core.errors import InvalidParameter, ShapeError, SpecError
 from nidl_core.estimator import Estimator, TransformerMixin
 from nidl_core.inference import evaluating, infer
 from nidl_core.interfaces import Likelihood
 from nidl_core.parameters import check_float, check_int
 from nidl_core.seeding import draw_seed, seeded
+from nidl_vae import probe
 from nidl_vae.bound import centre, check_same_shape, implied, kl_to_prior, log_prob
 from nidl_vae.loss import DISTRIBUTIONS
 from nidl_vae.noise import row_noise
+from nidl_vae.probe import shape_of
 
 
 class VAE(TransformerMixin, Estimator):
@@ -54,7 +57,9 @@ class VAE(TransformerMixin, Estimator):
         probabilities ("bernoulli"; cross-entropy). For a decoder by name: the name of a registered
         likelihood.
     stochastic_transform : bool
-        Whether latents are samples from q(z | x) (True) or its mean (False).
+        Whether latents are samples from q(z | x) (True) or its mean (False). The noise of `transform`
+        and `score` belongs to the row and the seed: it does not depend on batches, order or
+        processes, and equal rows get equal noise. For several draws of one x, call the estimator.
     lr, weight_decay : float
         Of the AdamW optimiser.
     random_state : int, None, numpy RandomState or Generator
@@ -97,6 +102,8 @@ class VAE(TransformerMixin, Estimator):
         "loss": "losses",
     }
     structural = frozenset(components) | {"encoder_out_dim", "latent_dim", "default_dist"}
+    builds_early = True  # modules handed in work before `fit`
+    _said_cross_entropy = False
 
     def __init__(
         self,
@@ -192,7 +199,12 @@ class VAE(TransformerMixin, Estimator):
             theta = _full(theta)
             if observed is not None:
                 self.likelihood.observe(observed, theta)
-            p: Distribution = self.likelihood(theta)
+            p = self.likelihood(theta)
+        if not isinstance(p, Distribution):
+            raise SpecError(
+                f"the likelihood {type(self.likelihood).__name__} must return a "
+                f"torch.distributions.Distribution, got {type(p).__name__}."
+            )
         return p
 
     def sample(self, n_samples: int, seed: int | None = None, draw: bool = False) -> Tensor:
@@ -207,7 +219,7 @@ class VAE(TransformerMixin, Estimator):
         like = next(self.decoder.parameters(), torch.empty(0, device=self.device))
         heads = self._modules.get("fc_mu")
         latent_dim = heads.out_features if isinstance(heads, nn.Linear) else self.latent_dim
-        scope = contextlib.nullcontext() if seed is None else seeded(draw_seed(seed))
+        scope = nullcontext() if seed is None else seeded(draw_seed(seed, name="seed"))
         with scope, torch.no_grad(), evaluating(self):
             z = torch.randn(n_samples, latent_dim)  # on the CPU: a seed means the same everywhere
             parts = []
@@ -224,11 +236,9 @@ class VAE(TransformerMixin, Estimator):
     def inverse_transform(self, Z: Any) -> Any:
         """The mean of p(x | z) for latents Z (N, L): (N, C, *S). Array in, array out."""
         check_is_fitted(self)
-        z = torch.as_tensor(Z)
-        width = self.fc_mu.out_features
-        if z.ndim != 2 or z.shape[1] != width:
-            raise ShapeError(f"latents have the shape (N, {width}), got {tuple(z.shape)}.")
-        data = Rows(z, as_array=not isinstance(Z, Tensor))
+        data, width = plain_rows(Z), self.fc_mu.out_features
+        if data.x.ndim != 2 or data.x.shape[1] != width:
+            raise ShapeError(f"latents have the shape (N, {width}), got {tuple(data.x.shape)}.")
         return self.answer(infer(self, data, lambda z, _: self._mean(z), shape=(width,)), data)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -262,14 +272,16 @@ class VAE(TransformerMixin, Estimator):
 
     def build_networks(self, sample: Tensor | None) -> None:
         shape = None if sample is None else tuple(sample.shape[1:])
-        self._place("encoder", None if shape is None else {"input_shape": shape})
-        self._place("likelihood", {})
+        copies: dict[int, Any] = {}
+        self._place("encoder", None if shape is None else {"input_shape": shape}, copies)
+        self._place("likelihood", {}, copies)
         if shape is not None:
             blocks = getattr(self._modules.get("likelihood"), "params_per_value", 1)
             output_shape = (blocks * shape[0], *shape[1:])
-            self._place("decoder", {"latent_dim": self.latent_dim, "output_shape": output_shape})
+            context = {"latent_dim": self.latent_dim, "output_shape": output_shape}
+            self._place("decoder", context, copies)
         else:
-            self._place("decoder", None)
+            self._place("decoder", None, copies)
         self._tensor_dist = self.default_dist
         self._place_loss()
         width = self.encoder_out_dim
@@ -293,6 +305,7 @@ class VAE(TransformerMixin, Estimator):
 
     def check_names(self, given: dict[str, Any]) -> None:
         super().check_names(given)
+        split_spec("losses", given["loss"])  # None is no loss
         for name in ("encoder", "decoder", "likelihood"):
             spec = given[name]
             if spec is None and name == "likelihood":
@@ -312,10 +325,10 @@ class VAE(TransformerMixin, Estimator):
             return given["default_dist"]
         return given[name]
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        params = super().get_params(deep)
-        if deep and self._gives_beta():
-            params["loss__beta"] = self.beta
+    def component_params(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        params = super().component_params(name, given)
+        if name == "loss" and self._gives_beta(given):
+            params["beta"] = given["beta"]
         return params
 
     def params_changed(self, names: set[str]) -> None:
@@ -328,25 +341,21 @@ class VAE(TransformerMixin, Estimator):
             return
         with torch.no_grad(), evaluating(self):
             p = self.decode(self.encode(x[:1]).loc)
-        base = p.base_dist if isinstance(p, Independent) else p
-        from_tensor = isinstance(p, Tensor) and self._tensor_dist == "bernoulli"
-        if (from_tensor or isinstance(base, Bernoulli)) and not _in_unit(x):
-            raise DataError(
-                f"a Bernoulli decoder takes data in [0, 1], got values in [{float(x.min()):g}, "
-                f"{float(x.max()):g}]. Rescale the data, or choose default_dist='normal'."
-            )
-        if from_tensor and isinstance(p, Tensor) and not _in_unit(p):
-            raise DataError(
-                "default_dist='bernoulli' reads the decoder's output as probabilities, got values in "
-                f"[{float(p.min()):g}, {float(p.max()):g}]. End the decoder with nn.Sigmoid(), or pass "
-                "likelihood='bernoulli', which takes logits."
-            )
+        soft = probe.check_bernoulli(p, x, self._tensor_dist)
+        if soft and not self._said_cross_entropy:
+            self._said_cross_entropy = True
+            warnings.warn(probe.CROSS_ENTROPY, UserWarning, stacklevel=2)
 
-    def _place(self, name: str, context: dict[str, Any] | None) -> None:
-        """Install a component: built, if `context` is there, or a copy of the module handed in."""
-        recipe, given = self.recipe(name), self._given[name]
+    def _place(self, name: str, context: dict[str, Any] | None, copies: dict[int, Any]) -> None:
+        """Install a component: built, if `context` is there, or a copy of the module handed in.
+
+        `copies` makes one copy of what several modules share.
+        """
+        given = self._given[name]
+        spec = self.spec_of(name, self._given)
+        recipe = None if spec is None else read_spec(self.components[name], spec)
         if recipe is None and given is not None:
-            setattr(self, name, copy.deepcopy(given))
+            setattr(self, name, copy.deepcopy(given, copies))
         elif recipe is not None and context is not None:
             setattr(self, name, recipe.make(**context))
 
@@ -365,7 +374,7 @@ class VAE(TransformerMixin, Estimator):
             self._place_heads(self._probe_encoder(sample))
 
     def _place_loss(self) -> None:
-        recipe = self.recipe("loss")
+        recipe = read_spec("losses", self.loss)
         self.criterion = copy.deepcopy(self.loss) if recipe is None else recipe.make()
         if self._gives_beta():
             self.criterion.beta = self.beta
@@ -373,9 +382,10 @@ class VAE(TransformerMixin, Estimator):
             if "default_dist" in recipe.defaults() and "default_dist" not in recipe.params:
                 self.criterion.default_dist = self.default_dist
 
-    def _gives_beta(self) -> bool:
+    def _gives_beta(self, given: dict[str, Any] | None = None) -> bool:
         """A loss by name gets this estimator's beta, unless its spec has one or it takes none."""
-        recipe = self.recipe("loss")
+        spec = (given or self._given)["loss"]
+        recipe = read_spec("losses", spec)
         return recipe is not None and "beta" in recipe.defaults() and "beta" not in recipe.params
 
     def _speaks_for_itself(self, given: dict[str, Any]) -> bool:
@@ -383,37 +393,14 @@ class VAE(TransformerMixin, Estimator):
         return given["likelihood"] is None and split_spec("decoders", given["decoder"])[0] is None
 
     def _probe_encoder(self, sample: Tensor) -> int:
-        x = self.as_input(sample)
-        try:
-            with torch.no_grad(), evaluating(self):
-                h = self.encoder(x)
-        except RuntimeError as err:
-            raise ShapeError(
-                f"the encoder cannot take x of shape {_batch_shape(x)}: {err}. Give the data the channel "
-                "axis and the size that it was made for."
-            ) from err
-        if not isinstance(h, Tensor) or h.ndim != 2 or len(h) != len(x):
-            got = _batch_shape(h) if isinstance(h, Tensor) else type(h).__name__
-            raise ShapeError(
-                f"the encoder must give h of shape (N, F) for x of shape {_batch_shape(x)}, got {got}. "
-                "Add nn.Flatten() at its end; if the images have no channel axis, add one: x[:, None]."
-            )
-        if self.encoder_out_dim not in (None, h.shape[1]):
-            raise ShapeError(
-                f"encoder_out_dim is {self.encoder_out_dim}, but the encoder gives {h.shape[1]} "
-                f"features. Pass encoder_out_dim={h.shape[1]}, or leave it out."
-            )
-        return h.shape[1]
+        with torch.no_grad(), evaluating(self):
+            return probe.width(self.encoder, self.as_input(sample), self.encoder_out_dim)
 
     def _probe_decoder(self, sample: Tensor) -> None:
         x = self.as_input(sample)
         with torch.no_grad(), evaluating(self):
-            p = self.decode(torch.zeros(1, self.latent_dim, device=x.device, dtype=x.dtype))
-        if not isinstance(p, (Tensor, Distribution)):
-            raise ShapeError(
-                f"the decoder must give a tensor or a torch.distributions.Distribution, got {type(p)}."
-            )
-        check_same_shape(_shape(p), x.shape)
+            z = torch.zeros(1, self.latent_dim, device=x.device, dtype=x.dtype)
+            probe.check_decoded(self.decode, z, x)
 
     # Terms --------------------------------------------------------------------------------------
 
@@ -421,7 +408,7 @@ class VAE(TransformerMixin, Estimator):
         x = self.as_input(batch)
         q = self.encode(x)
         z = self._draw(q, x)
-        p = self.decode(z, observed=x if self.training else None)
+        p = self.decode(z, observed=x if stage == "train" else None)
         with _full_precision(x):
             x = _full(x)
             figures = self._losses(x, p, q, z)
@@ -433,13 +420,19 @@ class VAE(TransformerMixin, Estimator):
         self, x: Tensor, p: Distribution | Tensor, q: Normal, z: Tensor
     ) -> dict[str, Tensor]:
         """The loss's own figures, the terms that it leaves out, and the true bound."""
-        check_same_shape(_shape(p), x.shape)
+        check_same_shape(shape_of(p), x.shape)
         reads_tensors = hasattr(self.criterion, "default_dist")
         figures = self.criterion(x, p if reads_tensors else self._distribution(p), q, z)
         if not isinstance(figures, dict) or "loss" not in figures:
             name = type(self.criterion).__name__
             raise SpecError(
                 f"the loss {name} must return a dict of scalars with 'loss', got {figures!r}."
+            )
+        figures = {key: torch.as_tensor(value) for key, value in figures.items()}
+        if shaped := {key: tuple(v.shape) for key, v in figures.items() if v.ndim}:
+            name = type(self.criterion).__name__
+            raise SpecError(
+                f"the loss {name} must give scalars, averaged over the batch, got {shaped}."
             )
         with torch.no_grad():
             rec_loss, kl_loss = -log_prob(self._distribution(p), x).mean(), kl_to_prior(q).mean()
@@ -498,22 +491,10 @@ class VAE(TransformerMixin, Estimator):
         return tags
 
 
-def _batch_shape(x: Tensor) -> str:
-    return f"({', '.join(['N', *map(str, x.shape[1:])])})" if len(x) == 1 else str(tuple(x.shape))
-
-
-def _shape(p: Distribution | Tensor) -> torch.Size:
-    return p.shape if isinstance(p, Tensor) else p.batch_shape + p.event_shape
-
-
 def _full(x: Tensor) -> Tensor:
     """float32 at least."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+def _full_precision(x: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(x.device.type, enabled=False)
-
-
-def _in_unit(x: Tensor) -> bool:
-    return bool(((x >= 0) & (x <= 1)).all())
