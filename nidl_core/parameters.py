@@ -58,9 +58,7 @@ class Parameters(LightningModule, BaseEstimator):
 
     components: ClassVar[dict[str, str]] = {}  # parameter -> kind, for those that take a spec
     structural: ClassVar[frozenset[str]] = frozenset()  # parameters that shape the networks
-    builds_early: ClassVar[bool] = (
-        False  # whether build_networks(None) makes sense, before any data
-    )
+    builds_early: ClassVar[bool] = False  # whether to call build_networks(None), before any data
     fixed: ClassVar[frozenset[str]] = frozenset()  # those a subclass gives itself: users may not
 
     __repr__ = BaseEstimator.__repr__  # nn.Module's would hide it
@@ -74,7 +72,7 @@ class Parameters(LightningModule, BaseEstimator):
         warm_start: bool = False,
         **given: Any,
     ) -> None:
-        bound = self.__dict__.get("_bound", {})
+        bound = self.__dict__.pop("_bound", {})
         super().__init__()
         object.__setattr__(self, "_assembling", False)
         self._fitted = False
@@ -190,13 +188,12 @@ class Parameters(LightningModule, BaseEstimator):
 
     def component_params(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         """A component's own parameters as they would be used, defaults filled in; empty for an object."""
-        spec = self.spec_of(name, given)
-        recipe = None if spec is None else read_spec(self.components[name], spec)
+        recipe = self.recipe(name, given)
         return {} if recipe is None else recipe.defaults()
 
-    def recipe(self, name: str) -> Recipe | None:
+    def recipe(self, name: str, given: dict[str, Any] | None = None) -> Recipe | None:
         """How a component parameter is built; None if an object was handed in, or nothing."""
-        spec = self.spec_of(name, self._given)
+        spec = self.spec_of(name, self._given if given is None else given)
         return None if spec is None else read_spec(self.components[name], spec)
 
     def assemble(self, sample: Any) -> None:
@@ -320,8 +317,13 @@ def same(a: Any, b: Any) -> bool:
     """Whether two parameters are one: the same object, or equal plain data."""
     if a is b:
         return True
-    plain = (str, int, float, list, tuple, dict, type(None))
-    return type(a) is type(b) and isinstance(a, plain) and repr(a) == repr(b)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return isinstance(a, (str, int, float)) and a == b
 
 
 def _signature(cls: type) -> Mapping[str, inspect.Parameter]:

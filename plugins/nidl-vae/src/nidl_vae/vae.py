@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn, optim
 from torch.distributions import Distribution, Normal
 
-from nidl_core.assembly import read_spec, split_spec
+from nidl_core.assembly import split_spec
 from nidl_core.data import plain_rows
 from nidl_core.errors import InvalidParameter, ShapeError, SpecError
 from nidl_core.estimator import Estimator, TransformerMixin
@@ -257,9 +257,7 @@ class VAE(TransformerMixin, Estimator):
         Returns an array (N,), and with `return_std` its standard errors (N,) as well (by the delta
         method; K >= 2).
         """
-        least = 2 if return_std else 1
-        if isinstance(K, bool) or not isinstance(K, int) or least > K:
-            raise InvalidParameter("K", K, f"an int >= {least}")
+        check_int("K", K, least=2 if return_std else 1)
         data = self.read(X)
         weights = infer(self, data, lambda x, index: self._log_weights(x, index, K))  # (N, K)
         bound = torch.logsumexp(weights, dim=1) - math.log(K)
@@ -351,9 +349,7 @@ class VAE(TransformerMixin, Estimator):
 
         `copies` makes one copy of what several modules share.
         """
-        given = self._given[name]
-        spec = self.spec_of(name, self._given)
-        recipe = None if spec is None else read_spec(self.components[name], spec)
+        given, recipe = self._given[name], self.recipe(name)
         if recipe is None and given is not None:
             setattr(self, name, copy.deepcopy(given, copies))
         elif recipe is not None and context is not None:
@@ -374,7 +370,7 @@ class VAE(TransformerMixin, Estimator):
             self._place_heads(self._probe_encoder(sample))
 
     def _place_loss(self) -> None:
-        recipe = read_spec("losses", self.loss)
+        recipe = self.recipe("loss")
         self.criterion = copy.deepcopy(self.loss) if recipe is None else recipe.make()
         if self._gives_beta():
             self.criterion.beta = self.beta
@@ -384,8 +380,7 @@ class VAE(TransformerMixin, Estimator):
 
     def _gives_beta(self, given: dict[str, Any] | None = None) -> bool:
         """A loss by name gets this estimator's beta, unless its spec has one or it takes none."""
-        spec = (given or self._given)["loss"]
-        recipe = read_spec("losses", spec)
+        recipe = self.recipe("loss", given)
         return recipe is not None and "beta" in recipe.defaults() and "beta" not in recipe.params
 
     def _speaks_for_itself(self, given: dict[str, Any]) -> bool:
