@@ -139,7 +139,8 @@ def load(path: str | os.PathLike[str], *, components: Mapping[str, Any] | None =
 
 def _described(estimator: Any) -> tuple[dict[str, Any], list[str], dict[str, Entry]]:
     """Parameters as plain data, those that are local objects, and the components' entries."""
-    given = {**estimator.get_params(deep=False), **estimator._built_from}
+    given = {**estimator._given, **estimator._built_from}
+    accepted = estimator.get_params(deep=False)  # a subclass may make the others from these itself
     params: dict[str, Any] = {}
     local: list[str] = []
     used: dict[str, Entry] = {}
@@ -154,12 +155,15 @@ def _described(estimator: Any) -> tuple[dict[str, Any], list[str], dict[str, Ent
             component, inner = split_spec(kind, spec)
             entry = _entry(kind, component)
             plain = {p: _plain(v) for p, v in inner.items()}
+            if entry is not None:
+                used[name] = entry
             if entry is None or _LOST in plain.values():
-                local.append(name)
+                local += [name] if name in accepted else []
                 continue
-            used[name] = entry
             # None was given, and stays: it means what it meant.
             plain = None if value is None else {"name": entry.id, "params": plain}
+        if name not in accepted:
+            continue
         if plain is _LOST:
             left_out.append(f"{name} ({type(value).__name__})")
         else:

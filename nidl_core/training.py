@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-from nidl_core.data import OrderedLoader, input_of
+from nidl_core.data import OrderedLoader
 from nidl_core.errors import NidlError, NonFiniteError
 from nidl_core.hooks import manager
 from nidl_core.seeding import mix, seed_all
@@ -210,16 +210,17 @@ class FitGuard(Callback):
             return
         text = str(err)
         refused = "to satisfy the constraint" in text and ("nan" in text or "inf" in text)
-        if refused or self._bad_batch() or not _all_finite(module):
+        if refused or self._bad_batch(module) or not _all_finite(module):
             epoch, step = self._at
             causes = self._causes(module)
             raise NonFiniteError(what="the loss", epoch=epoch, step=step, causes=causes) from err
 
-    def _bad_batch(self) -> bool:
-        if self._batch is None:
-            return False
-        x = input_of(self._batch)
-        return x.is_floating_point() and not bool(torch.isfinite(x).all())
+    def _bad_batch(self, module: LightningModule) -> bool:
+        return self._batch is not None and not bool(torch.isfinite(self._input(module)).all())
+
+    def _input(self, module: LightningModule) -> Tensor:
+        x: Tensor = module.as_input(self._batch)  # type: ignore[operator]
+        return x
 
     def check_weights(self, module: LightningModule) -> None:
         """The last step's gradients may have ruined what the last loss did not show."""
@@ -231,11 +232,10 @@ class FitGuard(Callback):
 
     def _causes(self, module: LightningModule) -> list[str]:
         causes = []
-        if self._bad_batch():
+        if self._bad_batch(module):
             return ["the batch itself contains NaN or infinite values: clean or impute the data"]
         if self._batch is not None:
-            x = input_of(self._batch)
-            scale = float(x.abs().max()) if x.numel() else 0.0
+            scale = float(self._input(module).abs().max())
             if scale > 1e3:
                 causes.append(f"data of large scale (up to {scale:g}): standardise them")
         if not _all_finite(module):

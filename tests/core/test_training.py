@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from nidl_core.errors import DataError, DataTypeError, InvalidParameter, NonFiniteError
 from nidl_core.history import History
 from nidl_core.hooks import hookimpl, manager
-from nidl_core.training import DEFAULT_EPOCHS, trainer_arguments
+from nidl_core.training import DEFAULT_EPOCHS, FitGuard, trainer_arguments
 
 CPU = {"accelerator": "cpu", "random_state": 0}
 
@@ -417,6 +417,22 @@ def test_nan_in_a_batch_of_a_loader_is_told_as_what_it_is(tiny: Any, x: Tensor, 
     assert caught.value.causes == [
         "the batch itself contains NaN or infinite values: clean or impute the data"
     ]
+
+
+def test_nan_is_told_whatever_form_an_estimators_own_batches_have(tiny: Any, x: Tensor) -> None:
+    class OfDicts(type(tiny())):  # type: ignore[misc]
+        def as_input(self, batch: Any) -> Tensor:
+            return super().as_input(batch["image"] if isinstance(batch, dict) else batch)
+
+    bad = x.clone()
+    bad[-1] = math.nan
+    batches = [{"image": part} for part in bad.split(4)]
+
+    estimator = OfDicts(max_epochs=1, **CPU).fit(x)
+    guard = FitGuard(0, None, None)
+    guard._batch = batches[-1]
+    with pytest.raises(NonFiniteError, match="the batch itself contains NaN"):
+        guard.explain(ValueError("from a distribution"), estimator)
 
 
 def test_half_precision_is_named_among_the_causes(tiny: Any, x: Tensor) -> None:

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
+import nidl_core
 from nidl_core.errors import NidlError
 from nidl_vae import VAE
 
@@ -79,6 +80,18 @@ def test_a_parameter_of_a_subclass_is_kept_however_it_is_set(cls):
     vae = cls(nn.Flatten(), nn.Linear(2, D), extra=5, latent_dim=2, encoder_out_dim=D)
     assert vae.extra == vae.get_params()["extra"] == clone(vae).extra == 5
     assert vae.set_params(extra=6).extra == 6
+
+
+@pytest.mark.parametrize("cls", [Narrow, Fixing])
+def test_a_subclass_that_makes_its_networks_itself_is_saved_by_its_own_parameters(cls, x, tmp_path):
+    given = {} if cls is Narrow else {"latent_dim": 2, "max_epochs": 1, "random_state": 0}
+    vae = cls(width=4, **given).fit(x)
+    with nidl_core.estimators.temporary("own", cls):
+        vae.save(tmp_path / "m.nidl")
+        loaded = nidl_core.load(tmp_path / "m.nidl")
+    assert set(loaded.get_params(deep=False)) == set(vae.get_params(deep=False))
+    assert loaded.width == loaded.encoder[1].out_features == 4
+    assert torch.equal(loaded.fc_mu.weight, vae.fc_mu.weight)
 
 
 def test_what_a_subclass_forgets_to_hand_on_is_told():
