@@ -1,54 +1,18 @@
-"""The command `nidl`: what is installed, what a component takes, and the commands of plugins."""
+"""`nidl list` and `nidl show`: what is installed, and what a component takes."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import json
-import os
-import sys
-from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
-from nidl_core.discovery import CORE
 from nidl_core.errors import ComponentError, NidlError, SpecError, UnknownComponent
-from nidl_core.hooks import manager
 from nidl_core.registry import REGISTRIES, Entry, accepted_parameters, registry
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `nidl` with these arguments; the exit status: 0, 1 for an error, 2 for wrong usage."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = _parser()
-    if not given or given[0] not in commands.choices:
-        manager().hook.nidl_cli_commands(subparsers=commands)  # plugins are loaded only when needed
-    arguments = parser.parse_args(given)
-    if not hasattr(arguments, "run"):
-        parser.print_help()
-        return 2
-    try:
-        return arguments.run(arguments) or 0
-    except NidlError as err:
-        if arguments.debug:
-            raise
-        print(f"nidl: {type(err).__name__}: {err}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `nidl list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("nidl: interrupted", file=sys.stderr)
-        return 130
-
-
-def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[Any]]:
-    parser = argparse.ArgumentParser(
-        prog="nidl", description="Deep generative models for (neuro)imaging, assembled by name."
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the commands of this module."""
     kinds = tuple(REGISTRIES)
 
     listing = commands.add_parser("list", help="list the installed components")
@@ -63,13 +27,6 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[Any]]
     )
     show.add_argument("--json", action="store_true", help="for programs")
     show.set_defaults(run=_show)
-    return parser, commands
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(f"nidl-core {version(CORE)}")
-        parser.exit()
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -162,7 +119,3 @@ def _print_component(facts: dict[str, Any]) -> None:
         value = default if default == "(required)" else f"= {default!r}"
         print(f"  {name} {value}")
     print(f"{'' if facts['parameters'] else '  none'}\n{facts['doc'] or ''}\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
