@@ -8,20 +8,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nidl_core.errors import DataError, MissingFile
 from nidl_core.hooks import hookimpl
 
 if TYPE_CHECKING:
     from nidl_core.estimator import Estimator
 
 
-@hookimpl(trylast=True)
+@hookimpl
 def nidl_as_dataset(data: Any) -> Any:
     """A path to a `.npy` file is that array, memory-mapped: data larger than memory can be fitted."""
-    if isinstance(data, (str, os.PathLike)) and Path(data).suffix == ".npy":
-        import numpy as np
+    if not isinstance(data, (str, os.PathLike)) or Path(data).suffix != ".npy":
+        return None
+    import numpy as np
 
+    try:
         return np.load(data, mmap_mode="r", allow_pickle=False)
-    return None
+    except FileNotFoundError:
+        raise MissingFile(f"there is no file {os.fspath(data)}.") from None
+    except (EOFError, OSError, ValueError) as err:
+        raise DataError(
+            f"cannot read {os.fspath(data)}: {err}. A .npy file of numbers is written by "
+            "numpy.save(path, array)."
+        ) from err
 
 
 @hookimpl

@@ -28,8 +28,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from nidl_core.errors import DataError, DataTypeError
-from nidl_core.hooks import manager
+from nidl_core import hooks
+from nidl_core.errors import DataError, DataTypeError, HookError
 from nidl_core.seeding import mix
 
 
@@ -251,9 +251,13 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
     """
     if isinstance(x, Data):
         return x
+    failed: HookError | None = None
     if not isinstance(x, (Tensor, np.ndarray, Dataset, DataLoader)):
-        answer = manager().hook.nidl_as_dataset(data=x)
-        x = x if answer is None else answer
+        try:
+            answer = hooks.first("nidl_as_dataset", data=x)
+            x = x if answer is None else answer
+        except HookError as err:  # plugins that might have known what it is
+            failed = err
     if type(x) is TensorDataset:  # a subclass may make its items otherwise
         return Rows(_checked(x.tensors[0]))
     if isinstance(x, Tensor):
@@ -270,9 +274,18 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
             f"cannot read data from {type(x).__name__} {x!r:.60}{missing}. Hand in an array, a tensor, a "
             "Dataset (for many files: one that loads a file an item), a DataLoader, or the path of one "
             ".npy file that holds all samples, (N, C, *S); a generator can be read only once: make it "
-            "an IterableDataset."
-        )
-    return _array_rows(x, estimator, reset)
+            f"an IterableDataset.{_also(failed)}"
+        ) from failed
+    try:
+        return _array_rows(x, estimator, reset)
+    except (TypeError, ValueError) as err:
+        if failed is None:
+            raise
+        raise DataTypeError(f"{err}{_also(failed)}") from failed
+
+
+def _also(failed: HookError | None) -> str:
+    return "" if failed is None else f" Also, {failed}."
 
 
 def plain_rows(x: Any) -> Rows:

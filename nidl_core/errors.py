@@ -6,7 +6,7 @@ of them survive pickling (they cross process borders in grid searches and data w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -76,6 +76,23 @@ class AmbiguousComponent(ComponentError):
         self.ids = list(ids)
 
 
+class DisabledComponent(ComponentError):
+    """The component is installed, and switched off. Fields: `ids`; `variable` and `value`, what did it."""
+
+    def __init__(
+        self, *, kind: str, name: str, ids: Sequence[str], variable: str, value: str
+    ) -> None:
+        super().__init__(
+            f"the {singular(kind)} {name!r} ({' and '.join(ids)}) is switched off by the environment "
+            f"variable {variable}={value!r}. Take it out of there to use it.",
+            kind=kind,
+            name=name,
+        )
+        self.ids = list(ids)
+        self.variable = variable
+        self.value = value
+
+
 class BrokenComponent(ComponentError):
     """The component is installed, but its import fails. The original error is its `__cause__`.
 
@@ -115,6 +132,19 @@ class IncompatibleComponent(ComponentError):
 
 class WrongTypeComponent(IncompatibleComponent, TypeError):
     """What the name leads to is not a concrete class of its kind's interface."""
+
+
+class HookError(NidlError):
+    """Hook plugins that cannot be used, or that failed.
+
+    Fields: `reasons`, plugin -> what went wrong; `reason`, all of it (without the plugin if it is one).
+    """
+
+    def __init__(self, what: str, *, reasons: Mapping[str, str]) -> None:
+        told = "; ".join(f"{plugin} ({reason})" for plugin, reason in reasons.items())
+        super().__init__(f"{what}: {told}")
+        self.reasons = dict(reasons)
+        self.reason = told if len(reasons) > 1 else "".join(reasons.values())
 
 
 class SpecError(NidlError, ValueError, TypeError):
@@ -163,6 +193,10 @@ class DataError(NidlError, ValueError):
 
 class DataTypeError(DataError, TypeError):
     """An object that nidl cannot turn into data."""
+
+
+class MissingFile(FileNotFoundError, DataError):
+    """A path to data that leads to no file."""
 
 
 class NonFiniteError(NidlError, FloatingPointError, ValueError):

@@ -1,23 +1,41 @@
-"""The few events that many plugins may answer, through pluggy.
+"""The few events that many plugins may answer. pluggy has the marks and checks what they mark.
 
-Names are the registries' work; hooks are for events. A plugin names a module (or object) under the
-entry-point group `nidl.hooks` and implements any of the functions below, marked with `hookimpl`.
-Hook plugins are loaded at the first event, one by one: a broken one is recorded in `faults`, and
-hides no other. `NIDL_DISABLE_PLUGINS` (distributions, or `distribution:name`, separated by commas)
-leaves some out before they are imported; `NIDL_STRICT_PLUGINS=1` raises instead of recording.
+Names are the registries' work; hooks are for events. A plugin names a module (or an instance) under
+the entry-point group `nidl.hooks` and implements any of the functions of `Events`, marked with
+`hookimpl`. Hook plugins are loaded at the first event, one by one.
+
+nidl calls each implementation by itself, so that one that raises hurts neither its neighbours nor
+the fit: it is left out, recorded in `faults` and told by logging. `NIDL_STRICT_PLUGINS=1` raises
+instead. The user's own plugins (`register`) are asked before installed ones, these by their id, and
+the core last; `tryfirst` and `trylast` count within each of the three.
 """
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import inspect
 import logging
 import os
-from functools import cache
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from nidl_core.discovery import core_conflict, entry_points, load
-from nidl_core.errors import NidlError
+from nidl_core.discovery import (
+    CORE,
+    Point,
+    canonical,
+    core_conflict,
+    disabled,
+    entry_points,
+    fork_conflict,
+    load,
+)
+from nidl_core.errors import HookError, NidlError
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +44,7 @@ if TYPE_CHECKING:
 
 hookspec = pluggy.HookspecMarker("nidl")
 hookimpl = pluggy.HookimplMarker("nidl")
-faults: dict[str, str] = {}  # "distribution:name" -> what went wrong while loading it
+faults: dict[str, str] = {}  # plugin -> what went wrong last, while loading or asking it
 
 _log = logging.getLogger(__name__)
 
@@ -38,12 +56,17 @@ class Events:
     def nidl_as_dataset(self, data: Any) -> Any:
         """Turn an input that the core does not know into an array, tensor, Dataset or DataLoader.
 
-        Return None for what is not yours: the next plugin is asked.
+        Return None for what is not yours: the next plugin is asked. Raise a `DataError` for what is
+        yours and cannot be used: nobody else is asked.
         """
 
     @hookspec
     def nidl_fit_callbacks(self, estimator: Estimator) -> Any:
         """Lightning callbacks to add to a fit of this estimator: a list."""
+
+    @hookspec
+    def nidl_fit_loggers(self, estimator: Estimator) -> Any:
+        """Lightning loggers to add to a fit of this estimator: a list."""
 
     @hookspec
     def nidl_cli_commands(self, subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -54,26 +77,207 @@ class Events:
         """Facts to keep in a saved model, for a person to read: a dict of plain data."""
 
 
-@cache
-def manager() -> pluggy.PluginManager:
-    """The plugin manager, with all installed hook plugins loaded."""
-    plugins = pluggy.PluginManager("nidl")
-    plugins.add_hookspecs(Events)
-    disabled = {name.strip() for name in os.environ.get("NIDL_DISABLE_PLUGINS", "").split(",")}
-    for point in entry_points():
-        plugin_id = f"{point.distribution}:{point.name}"
-        if point.group != "nidl.hooks" or {point.distribution, plugin_id} & disabled:
-            continue
+@dataclass(frozen=True, eq=False)
+class Plugin:
+    """A module or object with implementations, by hook."""
+
+    id: str  # "distribution:name", or "session:name" for the user's own
+    thing: object
+    implementations: Mapping[str, Sequence[pluggy.HookImpl]]
+
+
+def first(hook: str, /, **arguments: Any) -> Any:
+    """The first answer that is not None; None if nobody has one.
+
+    A `NidlError` of an implementation goes through: it says "this is mine, and bad". After any other
+    exception the next plugin is asked; if nobody answers, `HookError` names those that failed.
+    """
+    failed: dict[str, str] = {}
+    last: BaseException | None = None
+    for plugin, ask in _asked(hook, arguments):
         try:
-            if reason := core_conflict(point.distribution):
-                raise NidlError(reason)
-            plugins.register(load(point.target), name=plugin_id)
-            plugins.check_pending()  # a misspelt hook is a fault, not a silence
-        except (Exception, SystemExit) as err:  # whatever a stranger's module may do on import
-            if os.environ.get("NIDL_STRICT_PLUGINS") == "1":
+            answer = ask()
+        except (KeyboardInterrupt, NidlError):
+            raise
+        except BaseException as err:
+            record(plugin, hook, err)
+            failed[plugin], last = _reason(err), err
+        else:
+            if answer is not None:
+                return answer
+    if failed:
+        raise HookError(f"plugins failed in {hook}", reasons=failed) from last
+    return None
+
+
+def collect(hook: str, /, **arguments: Any) -> list[tuple[str, Any]]:
+    """All answers that are not None, each with the id of its plugin. An exception is no answer."""
+    answers = []
+    for plugin, ask in _asked(hook, arguments):
+        try:
+            answer = ask()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as err:
+            record(plugin, hook, err)
+        else:
+            if answer is not None:
+                answers.append((plugin, answer))
+    return answers
+
+
+def record(plugin: str, hook: str, err: BaseException) -> None:
+    """Keep and tell that a plugin failed in a hook. Raises `err` where `NIDL_STRICT_PLUGINS=1`."""
+    if _strict():
+        raise err
+    faults[plugin] = f"{hook}: {_reason(err)}"
+    _log.warning("hook plugin %s failed in %s and is passed over: %s", plugin, hook, _reason(err))
+
+
+def register(thing: object, name: str | None = None) -> str:
+    """Add a plugin of the user's own, for this process; its id. It is asked before all others.
+
+    Raises `HookError` for a misspelt hook, an argument that there is not, or a name that is taken:
+    nothing is registered then.
+    """
+    own = getattr(thing, "__name__", None) or type(thing).__name__
+    plugin_id = f"session:{name or own}"
+    taken = {plugin.id: plugin.thing for plugin in list(_session)}
+    if any(thing is other for other in taken.values()):
+        raise _refusal(plugin_id, "it is registered already. Unregister it first")
+    if name is not None and plugin_id in taken:
+        raise _refusal(plugin_id, "another one is registered by that name. Choose another name")
+    number = 1
+    while plugin_id in taken:
+        number += 1
+        plugin_id = f"session:{own}-{number}"
+    _session.insert(0, _examined(thing, plugin_id))
+    return plugin_id
+
+
+def unregister(thing: object) -> None:
+    """Take back a `register`. Raises `HookError` if there was none."""
+    for plugin in list(_session):
+        if plugin.thing is thing:
+            return _session.remove(plugin)
+    raise HookError("no such hook plugin is registered", reasons={"session": repr(thing)})
+
+
+@contextlib.contextmanager
+def temporary(thing: object, name: str | None = None) -> Iterator[str]:
+    """`register` for the length of a `with` block."""
+    plugin_id = register(thing, name)
+    try:
+        yield plugin_id
+    finally:
+        with contextlib.suppress(HookError):  # unregistered in the block
+            unregister(thing)
+
+
+def plugins() -> list[Plugin]:
+    """All plugins in the order they are asked, with the installed ones loaded."""
+    found: list[Plugin] = []
+    for plugin in sorted([*_session, *_loaded()], key=_rank):
+        if all(plugin.thing is not other.thing for other in found):  # a module under two names
+            found.append(plugin)
+    return found
+
+
+def load_plugin(point: Point) -> Plugin:
+    """Import and check the plugin behind an entry point of `nidl.hooks`. Raises whatever is wrong."""
+    reason = core_conflict(point.distribution, point.requires) or fork_conflict(point.target)
+    if reason:
+        raise _refusal(point.id, reason)
+    owner = f"{point.distribution} {point.version}"
+    return _examined(load(point.target, owner), point.id)
+
+
+_session: list[Plugin] = []  # the latest first
+_installed: list[Plugin] | None = None  # replaced in one step, once all are loaded
+_loading = threading.local()
+
+
+def _loaded() -> list[Plugin]:
+    global _installed
+    if _installed is not None:
+        return _installed
+    if (begun := getattr(_loading, "plugins", None)) is not None:
+        return list(begun)  # a plugin that causes an event while it is imported: those before it
+    _loading.plugins = found = []
+    try:
+        for point in sorted(entry_points(), key=lambda point: point.id):
+            if point.group != "nidl.hooks" or disabled(point.distribution, point.name):
+                continue
+            try:
+                found.append(load_plugin(point))
+            except KeyboardInterrupt:
                 raise
-            if plugins.has_plugin(plugin_id):
-                plugins.unregister(name=plugin_id)
-            faults[plugin_id] = f"{type(err).__name__}: {err}"
-            _log.warning("hook plugin %s is left out: %s", plugin_id, faults[plugin_id])
-    return plugins
+            except BaseException as err:  # whatever a stranger's module may do on import
+                if _strict():
+                    raise
+                faults[point.id] = _reason(err)
+                _log.warning("hook plugin %s is left out: %s", point.id, faults[point.id])
+    finally:
+        del _loading.plugins
+    _installed = found
+    return found
+
+
+def _asked(hook: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The implementations of a hook in the order they are asked, ready to be called."""
+    found = [(p, how) for p in plugins() for how in p.implementations.get(hook, ())]
+    found.sort(key=lambda pair: (_rank(pair[0]), pair[1].trylast - pair[1].tryfirst))
+    for plugin, how in found:
+        yield plugin.id, partial(how.function, *(arguments[name] for name in how.argnames))
+
+
+def _rank(plugin: Plugin) -> int:
+    """0 for the user's own, 1 for installed ones, 2 for the core."""
+    if plugin in _session:
+        return 0
+    return 2 if canonical(plugin.id.partition(":")[0]) == CORE else 1
+
+
+def _examined(thing: object, plugin_id: str) -> Plugin:
+    """The plugin, checked as a whole, in a manager of its own: a faulty one leaves nothing behind."""
+    if isinstance(thing, type):
+        raise _refusal(plugin_id, "it is a class. Name an instance of it, or a module")
+    manager = pluggy.PluginManager("nidl")
+    manager.add_hookspecs(Events)
+    try:
+        manager.register(thing, name=plugin_id)
+    except pluggy.PluginValidationError as err:
+        raise _refusal(plugin_id, " ".join(str(err).split())) from None
+    hooks = [name for name in vars(Events) if name.startswith("nidl_")]
+    found: dict[str, list[pluggy.HookImpl]] = {}
+    for caller in manager.get_hookcallers(thing) or []:
+        for how in caller.get_hookimpls():
+            if not caller.has_spec() and not how.optionalhook:
+                near = difflib.get_close_matches(caller.name, hooks, n=1)
+                hint = f"Did you mean {near[0]}?" if near else f"Hooks: {', '.join(hooks)}."
+                raise _refusal(plugin_id, f"it implements {caller.name}, which is no hook. {hint}")
+            if how.wrapper or how.hookwrapper:
+                raise _refusal(
+                    plugin_id,
+                    f"its {caller.name} is a hook wrapper. nidl calls each implementation by itself, so "
+                    "there is nothing to wrap: write it as a plain implementation",
+                )
+            found.setdefault(caller.name, []).append(how)
+    for name in hooks:
+        if name not in found and inspect.getattr_static(thing, name, None) is not None:
+            raise _refusal(plugin_id, f"its {name} lacks the mark @nidl_core.hooks.hookimpl")
+    if not found:
+        raise _refusal(plugin_id, f"it implements no hook. Hooks: {', '.join(hooks)}")
+    return Plugin(plugin_id, thing, found)
+
+
+def _refusal(plugin_id: str, reason: str) -> HookError:
+    return HookError("this hook plugin cannot be used", reasons={plugin_id: reason})
+
+
+def _reason(err: BaseException) -> str:
+    return err.reason if isinstance(err, HookError) else f"{type(err).__name__}: {err}"
+
+
+def _strict() -> bool:
+    return os.environ.get("NIDL_STRICT_PLUGINS") == "1"

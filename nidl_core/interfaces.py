@@ -8,7 +8,12 @@ Components are built when the shape of the data is known: `Encoder(input_shape, 
 interface, Estimator, stands in `nidl_core.estimator`. A subclass names its parameters in its
 `__init__` (no `**kwargs`) and calls `super().__init__()`.
 
-A class may carry `interface_version`, an int; a missing one counts as 1.
+A class may carry more, none of it required:
+
+- `interface_version`, an int: the version of this contract that it was made for. A missing one
+  counts as 1; the current one and the one before are accepted.
+- `conformance()`, a classmethod: how `nidl_core.testing` is to build it (see its `cases`).
+- `choices()`, a classmethod: parameter -> list of the names that it takes, for `nidl show`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Names come from the entry points of installed distributions (metadata only; one scan serves all
 kinds) and from `register` (this process only). A component's module is imported when it is asked
-for, never before, and never under a lock: Python's own import lock makes it one import.
+for, never before, and never under a lock: Python's own import lock makes it one import. What
+`NIDL_DISABLE_PLUGINS` names is listed as disabled, and is not imported.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import multiprocessing
+import os
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from nidl_core.discovery import Point, core_conflict, entry_points, load
+from nidl_core.discovery import (
+    SWITCH,
+    Point,
+    canonical,
+    core_conflict,
+    disabled,
+    entry_points,
+    fork_conflict,
+    load,
+)
 from nidl_core.errors import (
     AmbiguousComponent,
     BrokenComponent,
     ComponentError,
+    DisabledComponent,
     IncompatibleComponent,
     SpecError,
     UnknownComponent,
@@ -46,11 +56,23 @@ class Entry:
     distribution: str
     version: str
     target: str  # "module:Class"
+    requires: tuple[str, ...] = field(default=(), repr=False)  # of the distribution
 
     @property
     def id(self) -> str:
         """The name in full: `distribution:name`."""
         return f"{self.distribution}:{self.name}"
+
+    @property
+    def disabled(self) -> bool:
+        """Whether `NIDL_DISABLE_PLUGINS` switches it off."""
+        return self.distribution != SESSION and disabled(self.distribution, self.name)
+
+    def answers(self, name: str) -> bool:
+        """Whether this is its name or full id, the distribution in any spelling that pip takes."""
+        distribution, _, short = name.partition(":")
+        in_full = short == self.name and canonical(distribution) == canonical(self.distribution)
+        return name == self.name or in_full
 
 
 class Registry(Generic[T]):
@@ -68,11 +90,11 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}  # id -> class, of those already imported
 
     def names(self) -> list[str]:
-        """All names, sorted. Imports nothing."""
-        return sorted({entry.name for entry in self.entries()})
+        """All names that can be asked for, sorted. Imports nothing."""
+        return sorted({entry.name for entry in self.entries() if not entry.disabled})
 
     def entries(self) -> list[Entry]:
-        """All entries, sorted by id; a name that two distributions provide comes twice."""
+        """All entries, sorted by id: a name of two distributions comes twice, a disabled one too."""
         session = [
             Entry(self.kind, name, SESSION, "", f"{cls.__module__}:{cls.__qualname__}")
             for name, cls in list(self._session.items())
@@ -82,7 +104,7 @@ class Registry(Generic[T]):
     def entry(self, name: str) -> Entry:
         """The entry of a name or full id. Imports nothing.
 
-        Raises `UnknownComponent` or `AmbiguousComponent`.
+        Raises `UnknownComponent`, `AmbiguousComponent` or `DisabledComponent`.
         """
         if not isinstance(name, str):
             raise SpecError(f"the name of a component ({self.kind}) is a str, got {name!r}.")
@@ -92,28 +114,50 @@ class Registry(Generic[T]):
             found = self._find(name)
         if not found:
             raise self._unknown(name)
-        if len(found) > 1:
-            raise AmbiguousComponent(kind=self.kind, name=name, ids=sorted(e.id for e in found))
-        return found[0]
+        ids = sorted(e.id for e in found)
+        usable = [e for e in found if not e.disabled]  # switching one off is a way out of two
+        if not usable:
+            value = os.environ.get(SWITCH, "")
+            raise DisabledComponent(
+                kind=self.kind, name=name, ids=ids, variable=SWITCH, value=value
+            )
+        if len(usable) > 1:
+            raise AmbiguousComponent(kind=self.kind, name=name, ids=sorted(e.id for e in usable))
+        return usable[0]
 
     def get(self, name: str) -> type[T]:
         """The class of a name or full id: imported at the first call, and checked.
 
-        Raises a `ComponentError`: `UnknownComponent`, `AmbiguousComponent`, `BrokenComponent` or
-        `IncompatibleComponent`.
+        Raises a `ComponentError`: `UnknownComponent`, `AmbiguousComponent`, `DisabledComponent`,
+        `BrokenComponent` or `IncompatibleComponent`.
         """
         entry = self.entry(name)
-        if entry.distribution == SESSION:
-            return self._session[entry.name]
-        if entry.id not in self._classes:
-            if entry.id in self.faults:
-                raise self.faults[entry.id].with_traceback(None)
-            try:
-                self._classes[entry.id] = self._load(entry)
-            except ComponentError as fault:
-                self.faults[entry.id] = fault
-                raise
-        return self._classes[entry.id]
+        # Each dict is asked once: another thread may refresh or unregister at any moment.
+        own = entry.distribution == SESSION
+        cls = self._session.get(entry.name) if own else self._classes.get(entry.id)
+        if cls is not None:
+            return cls
+        if own:
+            raise self._unknown(name)
+        if earlier := self.faults.get(entry.id):
+            raise earlier.with_traceback(None)
+        try:
+            cls = self._load(entry)
+        except ComponentError as fault:
+            self.faults[entry.id] = fault
+            raise
+        self._classes[entry.id] = cls
+        self.faults.pop(entry.id, None)  # it had asked for itself while it was imported
+        return cls
+
+    def status(self, entry: Entry) -> str:
+        """What is wrong with an entry, as far as is known without an import; "" for nothing."""
+        if entry.disabled:
+            return f"disabled by {SWITCH}"
+        same = [e for e in self._find(entry.name) if not e.disabled]
+        if len(same) > 1:
+            return f"ambiguous: say {entry.id}"
+        return str(self.faults.get(entry.id, ""))
 
     def entry_of(self, cls: type) -> Entry | None:
         """The entry that leads to this class, or None."""
@@ -140,7 +184,7 @@ class Registry(Generic[T]):
         """
         if not isinstance(name, str) or not name or ":" in name:
             raise SpecError(f"a component's name is a non-empty str without ':', got {name!r}.")
-        if taken := [entry.id for entry in self._find(name)]:
+        if taken := [entry.id for entry in self._find(name) if not entry.disabled]:
             raise SpecError(
                 f"the {singular(self.kind)} name {name!r} is taken by {taken[0]!r}. Choose another name."
             )
@@ -170,21 +214,23 @@ class Registry(Generic[T]):
         self._classes.clear()
 
     def _find(self, name: str) -> list[Entry]:
-        return [e for e in self.entries() if name == (e.id if ":" in name else e.name)]
+        return [entry for entry in self.entries() if entry.answers(name)]
 
     def _load(self, entry: Entry) -> type[T]:
-        try:
-            reason = core_conflict(entry.distribution)
-        except PackageNotFoundError:  # uninstalled since the scan
-            self.refresh()
-            raise self._unknown(entry.name) from None
+        reason = core_conflict(entry.distribution, entry.requires) or fork_conflict(entry.target)
         if reason:
             raise _incompatible(entry, reason)
+        self._interface(entry)  # first, so that the time torch takes is not told as the plugin's
         try:
-            found = load(entry.target)
+            found = load(entry.target, owner=f"{entry.distribution} {entry.version}")
             if ":" not in entry.target:
                 raise AttributeError(f"{entry.target!r} names a module, not a class in it")
-        except (Exception, SystemExit) as err:  # whatever a stranger's module may do on import
+        except KeyboardInterrupt:
+            raise
+        except BaseException as err:  # whatever a stranger's module may do on import, exiting too
+            _installed.scan()
+            if not self._find(entry.id):  # uninstalled since the last scan
+                raise self._unknown(entry.name) from None
             raise BrokenComponent(
                 kind=self.kind,
                 name=entry.name,
@@ -199,14 +245,16 @@ class Registry(Generic[T]):
 
     def check(self, entry: Entry, found: object) -> None:
         """Raise unless `found` is a concrete class of this kind, for this interface version."""
-        interface = load(self.interface)
+        interface = self._interface(entry)
         wrong = None
         # In Python 3.10 dict[str, int] is an instance of type.
         if not isinstance(found, type) or isinstance(found, types.GenericAlias):
             wrong = f"{entry.target} is not a class but {type(found).__name__!r}"
         elif not issubclass(found, interface):
             wrong = f"{entry.target} does not derive from {self.interface}"
-            if entry.distribution == SESSION:
+            if any(f"{b.__module__}:{b.__qualname__}" == self.interface for b in found.__mro__):
+                wrong += " but from another copy of it: one was reloaded. Start Python anew"
+            elif entry.distribution == SESSION:
                 wrong += "; derive from it, or hand in an object instead of the class"
         elif self.kind != "estimators" and _takes_anything(found):
             wrong = f"{entry.target} takes **kwargs: its parameters must have names"
@@ -222,21 +270,37 @@ class Registry(Generic[T]):
                 reason=f"{wrong}.",
             )
         version = getattr(found, "interface_version", 1)
-        if version not in (INTERFACE_VERSION, INTERFACE_VERSION - 1):
+        accepted = (INTERFACE_VERSION, INTERFACE_VERSION - 1)
+        if type(version) is not int or version not in accepted:
             raise _incompatible(
                 entry,
                 f"it is made for interface version {version!r}, this nidl-core has "
                 f"{INTERFACE_VERSION}. Install a nidl-core and a {entry.distribution} that agree.",
             )
 
+    def _interface(self, entry: Entry) -> Any:
+        if reason := fork_conflict(self.interface):
+            raise _incompatible(entry, reason)
+        try:
+            return load(self.interface)
+        except ImportError as err:
+            reason = f"{self.interface}, which it has to derive from, cannot be imported ({err})."
+            raise _incompatible(
+                entry, f"{reason} Install what the core needs: pip install nidl-core"
+            ) from err
+
     def _unknown(self, name: str) -> UnknownComponent:
         import difflib
+        import multiprocessing
 
-        installed, catalogue = self.names(), _catalogue().get(self.kind, {})
+        catalogue = _catalogue().get(self.kind, {})
+        installed = {entry.name for entry in self.entries()}  # disabled ones too: there they are
         close: list[str] = []
         wanted = name.rpartition(":")[2]
         if wanted not in catalogue or wanted in installed:
-            near = difflib.get_close_matches(wanted, sorted({*installed, *catalogue}), n=5)
+            known = sorted({*installed, *catalogue})
+            near = [n for n in known if canonical(n) == canonical(wanted)]
+            near += difflib.get_close_matches(wanted, known, n=5)
             close = ([c for c in near if c in installed] or near)[:1]
             wanted = close[0] if close else wanted
         providers = [catalogue[wanted]] if wanted in catalogue and wanted not in installed else []
@@ -259,7 +323,7 @@ class Registry(Generic[T]):
             kind=self.kind,
             name=name,
             close=close,
-            installed=installed,
+            installed=self.names(),
             providers=providers,
             note=" ".join(notes),
         )
@@ -283,8 +347,8 @@ class _Installed:
         for point in points:
             kind = point.group.removeprefix("nidl.")
             if kind in entries:
-                target, version = point.target, point.version
-                entries[kind].append(Entry(kind, point.name, point.distribution, version, target))
+                facts = (point.distribution, point.version, point.target, point.requires)
+                entries[kind].append(Entry(kind, point.name, *facts))
         self._entries = entries  # replaced in one step: a reader in another thread sees old or new
         return entries
 

@@ -24,10 +24,10 @@ import torch
 from safetensors import SafetensorError
 from sklearn.utils.validation import check_is_fitted
 
+from nidl_core import hooks
 from nidl_core.assembly import split_spec
 from nidl_core.discovery import CORE
 from nidl_core.errors import MissingComponents, ModelFileError, UnknownComponent, singular
-from nidl_core.hooks import manager
 from nidl_core.registry import REGISTRIES, SESSION, Entry, estimators, registry
 
 FORMAT = 1
@@ -201,9 +201,13 @@ def _left_behind(estimator: Any, name: str) -> Any:
 
 def _facts(estimator: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for answer in manager().hook.nidl_model_facts(estimator=estimator):
-        plain = _plain(answer or {})
-        facts.update({} if plain is _LOST else plain)
+    for plugin, answer in hooks.collect("nidl_model_facts", estimator=estimator):
+        plain = _plain(answer)
+        if isinstance(plain, dict):
+            facts = {**plain, **facts}  # who is asked first has the say
+        else:
+            err = TypeError(f"facts must be a dict of plain data, got {answer!r:.80}")
+            hooks.record(plugin, "nidl_model_facts", err)
     return facts
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from nidl_core import hooks
 from nidl_core.data import OrderedLoader
 from nidl_core.errors import NidlError, NonFiniteError
-from nidl_core.hooks import manager
 from nidl_core.seeding import mix, seed_all
 
 DEFAULT_EPOCHS = 100
@@ -80,16 +82,14 @@ def trainer_arguments(
     No limit of any kind means 100 epochs; a progress bar is for terminals; loggers and checkpoints
     are there when asked for.
     """
-    callbacks = callbacks_of(given)
-    for more in manager().hook.nidl_fit_callbacks(estimator=estimator):
-        callbacks += more or []
+    callbacks = callbacks_of(given) + _added("nidl_fit_callbacks", Callback, estimator)
     arguments = {
-        "logger": False,
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "enable_progress_bar": _shows_progress(callbacks) and not given.get("barebones"),
         "enable_model_summary": False,
         **given,
         "callbacks": [*callbacks, guard],
+        "logger": _loggers(estimator, given),
     }
     limited = given.get("max_epochs") is not None or given.get("max_time") is not None
     if not limited and given.get("max_steps") in (None, -1):
@@ -97,6 +97,41 @@ def trainer_arguments(
     if not validates:
         arguments.setdefault("limit_val_batches", 0)
     return arguments
+
+
+def _added(hook: str, kind: type[Any], estimator: Any) -> list[Any]:
+    """What plugins add to a fit. An answer that is no list of that kind is a fault of its plugin."""
+    found: list[Any] = []
+    for plugin, answer in hooks.collect(hook, estimator=estimator):
+        if isinstance(answer, (list, tuple)) and all(isinstance(one, kind) for one in answer):
+            found += answer
+        else:
+            err = TypeError(
+                f"it must give a list of Lightning's {kind.__name__}, got {answer!r:.80}"
+            )
+            hooks.record(plugin, hook, err)
+    return found
+
+
+def _loggers(estimator: Any, given: dict[str, Any]) -> Any:
+    """Those the user gave, and those of plugins unless the user said False; else False, for none."""
+    asked = given.get("logger")
+    if asked is False or given.get("barebones"):
+        return asked or False
+    added = _added("nidl_fit_loggers", Logger, estimator)
+    if not added:
+        return asked or False
+    asked = _default_logger(given) if asked is True else asked or []
+    return [*asked, *added] if isinstance(asked, Iterable) else [asked, *added]
+
+
+def _default_logger(given: dict[str, Any]) -> Logger:
+    """What Lightning makes of `logger=True`, which cannot stand in a list."""
+    root = given.get("default_root_dir") or os.getcwd()
+    try:
+        return TensorBoardLogger(root)
+    except ModuleNotFoundError:
+        return CSVLogger(root)
 
 
 def _shows_progress(callbacks: list[Callback]) -> bool:

@@ -22,9 +22,9 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 import nidl_core
-from nidl_core import saving
+from nidl_core import hooks, saving
 from nidl_core.errors import MissingComponents, ModelFileError, NidlError, UnknownParameter
-from nidl_core.hooks import hookimpl, manager
+from nidl_core.hooks import hookimpl
 
 CPU = {"accelerator": "cpu", "random_state": 0, "max_epochs": 1}
 
@@ -248,14 +248,8 @@ def test_hook_plugins_add_facts(fitted: Any, tmp_path: Path) -> None:
         def nidl_model_facts(self) -> Any:
             return {"an object": object()}
 
-    plugins = [Plugin(), Useless()]
-    for plugin in plugins:
-        manager().register(plugin)
-    try:
+    with hooks.temporary(Plugin()), hooks.temporary(Useless()):
         fitted.save(tmp_path / "m.nidl")
-    finally:
-        for plugin in plugins:
-            manager().unregister(plugin)
     facts = header(tmp_path / "m.nidl")["facts"]
     assert (facts["scanner"], facts["rows"], facts["class"]) == ("3T", [1, 2], "Tiny")
     assert "an object" not in facts

@@ -21,9 +21,10 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from nidl_core import hooks
 from nidl_core.errors import DataError, DataTypeError, InvalidParameter, NonFiniteError
 from nidl_core.history import History
-from nidl_core.hooks import hookimpl, manager
+from nidl_core.hooks import hookimpl
 from nidl_core.training import DEFAULT_EPOCHS, FitGuard, trainer_arguments
 
 CPU = {"accelerator": "cpu", "random_state": 0}
@@ -192,14 +193,8 @@ def test_hook_plugins_add_callbacks(tiny: Any, x: Tensor) -> None:
         def nidl_fit_callbacks(self) -> None:
             return None
 
-    plugins = [Plugin(), Silent()]
-    for plugin in plugins:
-        manager().register(plugin)
-    try:
+    with hooks.temporary(Plugin()), hooks.temporary(Silent()):
         estimator = tiny(max_epochs=1, **CPU).fit(x)
-    finally:
-        for plugin in plugins:
-            manager().unregister(plugin)
     assert seen == [(estimator, estimator)]
 
 

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 import nidl_core
 from nidl_core.registry import Registry
 
+BARE = {"nidl-core": "nidl_core", "pluggy": "pluggy", "packaging": "packaging"}
+if sys.version_info < (3, 11):
+    BARE["tomli"] = "tomli"
 BASE = """
 import abc
 
@@ -107,13 +111,9 @@ class Site:
 
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the installed nidl-core, pluggy and packaging, and nothing else."""
+    """A folder with the installed nidl-core and the little that it needs for what is tested here."""
     folder = tmp_path_factory.mktemp("bare")
-    for name, package in {
-        "nidl-core": "nidl_core",
-        "pluggy": "pluggy",
-        "packaging": "packaging",
-    }.items():
+    for name, package in BARE.items():
         files = importlib.metadata.distribution(name).files or []
         info = next(Path(str(f.locate())).parent for f in files if f.name == "METADATA")
         spec = importlib.util.find_spec(package)
@@ -141,6 +141,17 @@ def site(tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
             del sys.modules[name]
     importlib.invalidate_caches()
     nidl_core.encoders.refresh()
+
+
+@pytest.fixture
+def whole(site: Site) -> Site:
+    """A site where nothing is amiss: all that the core requires is there, as metadata."""
+    for text in importlib.metadata.requires("nidl-core") or []:
+        requirement = Requirement(text)
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if applies and requirement.name not in BARE:
+            site.add(requirement.name, group="none", version="99")
+    return site
 
 
 @pytest.fixture

@@ -19,9 +19,11 @@ ERRORS: list[errors.NidlError] = [
         **NAMED, close=["nape"], installed=["a"], providers=["acme"], note="(A note.)"
     ),
     errors.AmbiguousComponent(**NAMED, ids=["a:nope", "b:nope"]),
+    errors.DisabledComponent(**NAMED, ids=["a:nope"], variable="V", value="a"),
     errors.BrokenComponent(**DIST, target="acme:T", reason="KeyError: 'x'"),
     errors.IncompatibleComponent(**DIST, reason="too new."),
     errors.WrongTypeComponent(**DIST, reason="no class."),
+    errors.HookError("plugins failed in it", reasons={"acme:hooks": "KeyError: 'x'"}),
     errors.SpecError("text"),
     errors.UnknownParameter(
         owner="encoder 'mlp'", parameter="widht", accepted=["width"], close=["width"]
@@ -30,6 +32,7 @@ ERRORS: list[errors.NidlError] = [
     errors.ShapeError("text"),
     errors.DataError("text"),
     errors.DataTypeError("text"),
+    errors.MissingFile("there is no file x.npy."),
     errors.NonFiniteError(what="the loss", epoch=3, step=17, causes=["lr", "data"]),
     errors.ModelFileError("text"),
     errors.MissingComponents("text", missing=["encoder 'a:b'"], requirements=["a>=1,<1.1"]),
@@ -66,6 +69,8 @@ def test_errors_survive_pickling_and_copying_with_their_fields(error: errors.Nid
         (errors.ShapeError, ValueError),
         (errors.DataError, ValueError),
         (errors.DataTypeError, TypeError),
+        (errors.MissingFile, FileNotFoundError),
+        (errors.DisabledComponent, LookupError),
         (errors.NonFiniteError, FloatingPointError),
         (errors.ModelFileError, ValueError),
         (errors.MissingComponents, LookupError),
@@ -88,6 +93,17 @@ def test_errors_are_also_the_builtin_ones_that_callers_expect(error: type, also:
         (
             errors.UnknownComponent(kind="encoders", name="resnet3d", providers=["nidl-monai"]),
             "no encoder named 'resnet3d' is installed. It comes with nidl-monai: pip install nidl-monai",
+        ),
+        (
+            errors.DisabledComponent(
+                kind="encoders", name="mlp", ids=["a:mlp", "b:mlp"], variable="OFF", value="a,b"
+            ),
+            "the encoder 'mlp' (a:mlp and b:mlp) is switched off by the environment variable OFF='a,b'. "
+            "Take it out of there to use it.",
+        ),
+        (
+            errors.HookError("plugins failed in it", reasons={"a:b": "KeyError: 'x'", "c:d": "no"}),
+            "plugins failed in it: a:b (KeyError: 'x'); c:d (no)",
         ),
         (
             errors.UnknownParameter(owner="VAE", parameter="x", accepted=[], also=" and more"),

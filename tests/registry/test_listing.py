@@ -111,3 +111,11 @@ def test_dir_shows_every_public_name_before_any_is_used() -> None:
 def test_unknown_attribute_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'nidl_core' has no attribute 'encodes'"):
         _ = nidl_core.encodes
+
+
+def test_without_any_plugin_the_list_says_what_to_install(site: Any) -> None:
+    result = site.run("import sys; from nidl_core.cli import main; sys.exit(main(['list']))")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (
+        "No components are installed. Begin with: pip install 'nidl-core[all]'\n"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 import threading
 from collections.abc import Callable
@@ -25,6 +26,11 @@ BROKEN = {
     "ImportError": ("bad:T", "import gone_missing", "No module named 'gone_missing'"),
     "raises": ("bad:T", "raise RuntimeError('no licence key')", "RuntimeError: no licence key"),
     "SyntaxError": ("bad:T", "class T(:\n", "SyntaxError: "),
+    "a base exception": (
+        "bad:T",
+        "class Panic(BaseException): ...\nraise Panic('rust')",
+        "Panic: rust",
+    ),
     "SystemExit": ("bad:T", "raise SystemExit('bye')", "SystemExit: bye"),
     "warns as an error": (
         "bad:T",
@@ -173,21 +179,41 @@ def test_an_unreadable_requirement_is_an_error_of_that_component_alone(
     assert registry.get("good").__name__ == "T"
 
 
+MISSING = "missing"
+
+
+@pytest.mark.parametrize("this", [INTERFACE_VERSION, 3])
 @pytest.mark.parametrize(
-    ("version", "fits"),
+    ("of_class", "fits"),
     [
-        (None, True),
-        (INTERFACE_VERSION, True),
-        (INTERFACE_VERSION - 1, True),
-        (INTERFACE_VERSION + 1, False),
-        (INTERFACE_VERSION - 2, False),
-        ("1", False),
+        (lambda this: this + 1, False),
+        (lambda this: this, True),
+        (lambda this: this - 1, True),
+        (lambda this: this - 2, False),
+        (lambda this: MISSING, None),  # counts as 1
+        (lambda this: None, False),
+        (lambda this: str(this), False),
+        (lambda this: float(this), False),
+        (lambda this: True, False),  # it equals 1, and is no version
     ],
+    ids=["N+1", "N", "N-1", "N-2", "missing", "None", "str", "float", "bool"],
 )
 def test_the_interface_version_may_be_this_one_or_the_one_before(
-    site: Any, registry: Registry[Any], version: Any, fits: bool
+    site: Any,
+    registry: Registry[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    of_class: Callable[[int], Any],
+    fits: bool | None,
+    this: int,
 ) -> None:
-    source = CLASS + ("" if version is None else f"    interface_version = {version!r}\n")
+    monkeypatch.setattr("nidl_core.registry.INTERFACE_VERSION", this)
+    version = of_class(this)
+    if version is MISSING:
+        version, line = 1, ""
+        fits = this in (1, 2)
+    else:
+        line = f"    interface_version = {version!r}\n"
+    source = CLASS + line
     site.add("acme", {"t": "acme:T"}, modules={"acme": source})
     registry.refresh()
     if fits:
@@ -197,8 +223,59 @@ def test_the_interface_version_may_be_this_one_or_the_one_before(
         registry.get("t")
     assert str(caught.value) == (
         f"the encoder 't' of acme 1.0 cannot be used: it is made for interface version {version!r}, "
-        f"this nidl-core has {INTERFACE_VERSION}. Install a nidl-core and a acme that agree."
+        f"this nidl-core has {this}. Install a nidl-core and a acme that agree."
     )
+
+
+def test_a_component_of_the_interface_before_a_reload_is_told_so(
+    site: Any, registry: Registry[Any]
+) -> None:
+    site.add("acme", {"t": "acme:T"}, modules={"acme": CLASS})
+    import acme  # type: ignore[import-not-found]  # noqa: F401
+
+    importlib.reload(sys.modules["toy_interface"])
+    with pytest.raises(WrongTypeComponent) as caught:
+        registry.get("t")
+    assert str(caught.value) == (
+        "the encoder 't' of acme 1.0 cannot be used: acme:T does not derive from toy_interface:Base "
+        "but from another copy of it: one was reloaded. Start Python anew."
+    )
+
+
+@pytest.mark.parametrize(
+    ("core", "asked", "fits"),
+    [
+        ("0.2.0.dev1", "nidl-core>=0.1,<0.3", True),
+        ("0.2.0rc1", "nidl-core>=0.2.0rc1", True),
+        ("0.2.0rc1", "nidl-core>=0.2", False),
+        ("0.2.0rc1", "nidl-core<0.2", False),
+        ("0.1.5.post1", "nidl-core>=0.1,<0.2", True),
+    ],
+)
+def test_a_prerelease_of_the_core_is_compared_as_pip_compares_it(
+    site: Any, registry: Any, monkeypatch: pytest.MonkeyPatch, core: str, asked: str, fits: bool
+) -> None:
+    site.add("acme", {"t": "acme:T"}, requires=[asked], modules={"acme": CLASS})
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: core)
+    registry.refresh()
+    if fits:
+        assert registry.get("t").__name__ == "T"
+    else:
+        with pytest.raises(IncompatibleComponent, match=rf"this is nidl-core {core}\."):
+            registry.get("t")
+
+
+def test_an_interface_that_cannot_be_imported_is_no_fault_of_the_plugin(site: Any) -> None:
+    registry: Registry[Any] = Registry("encoders", "gone_interface:Base")
+    site.add("acme", {"t": "acme:T"}, modules={"acme": "class T: pass"})
+    with pytest.raises(IncompatibleComponent) as caught:
+        registry.get("t")
+    assert str(caught.value) == (
+        "the encoder 't' of acme 1.0 cannot be used: gone_interface:Base, which it has to derive from, "
+        "cannot be imported (No module named 'gone_interface'). Install what the core needs: pip "
+        "install nidl-core"
+    )
+    assert isinstance(caught.value.__cause__, ImportError)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ def installed(site: Any) -> None:
         ("transformer", "Installed: cnn2d, cnn3d, mlp."),
         ("nidl-monai:mlp", "Did you mean 'mlp'? Installed: cnn2d, cnn3d, mlp."),
         ("nidl-backbone:cnn3d", "Did you mean 'cnn3d'? Installed: cnn2d, cnn3d, mlp."),
+        ("CNN3D", "Did you mean 'cnn3d'? Installed: cnn2d, cnn3d, mlp."),
+        ("MLP", "Did you mean 'mlp'? Installed: cnn2d, cnn3d, mlp."),
         ("", "Installed: cnn2d, cnn3d, mlp."),
     ],
 )
@@ -122,7 +126,7 @@ def test_ambiguous_whatever_the_path_and_hash_seed(
         site.add(name, {"twin": f"{name[-1]}:T"}, folder=tmp_path / name)
     path = sorted((tmp_path / "nidl-a", tmp_path / "nidl-b"), reverse=reverse)
     answers = {
-        json.dumps(site.ask(TWINS, path=path, PYTHONHASHSEED=str(seed))) for seed in (0, 1, 2, 7)
+        json.dumps(site.ask(TWINS, path=path, PYTHONHASHSEED=str(seed))) for seed in range(12)
     }
     expected = [
         "AmbiguousComponent",
@@ -144,6 +148,38 @@ def test_the_full_id_of_an_ambiguous_name_works(site: Any, registry: Any) -> Non
     assert [cls.__module__ for cls in classes] == ["twin_a", "twin_b"]
     assert registry.names() == ["twin"]
     assert [registry.entry_of(cls).id for cls in classes] == ["nidl-a:twin", "nidl-b:twin"]
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("spelling", ["nidl_backbones", "NIDL-Backbones", "nidl.backbones"])
+def test_a_full_id_takes_the_distribution_as_pip_takes_it(spelling: str) -> None:
+    assert nidl_core.encoders.entry(f"{spelling}:mlp").id == "nidl-backbones:mlp"
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"), [("student-t", "student_t"), ("Student_T", "student_t"), ("a.b", "a-b")]
+)
+def test_names_that_differ_in_case_or_separators_are_two_and_each_suggests_the_other(
+    site: Any, asked: str, there: str
+) -> None:
+    site.add("acme", {there: "acme:A", "unrelated": "acme:A"})
+    assert unknown(asked).close == [there]
+    site.add("other", {asked: "other:A"})
+    nidl_core.encoders.refresh()
+    assert [nidl_core.encoders.entry(n).distribution for n in (asked, there)] == ["other", "acme"]
+
+
+@pytest.mark.parametrize("name", ["with space", "a:b", "ünï", "[x", "x" * 300, "-", "#"])
+def test_a_strange_name_can_be_asked_for_and_hides_no_other(site: Any, name: str) -> None:
+    site.add("acme", {name: "acme:A", "good": "acme:A"})
+    site.add("other", {"fine": "other:A"})
+    nidl_core.encoders.refresh()
+    assert "fine" in nidl_core.available("encoders")
+    if name in nidl_core.available(
+        "encoders"
+    ):  # what is no entry point's name is read as a comment
+        assert nidl_core.encoders.entry(name).id == f"acme:{name}"
+        assert nidl_core.encoders.entry(f"acme:{name}").name == name
 
 
 def test_two_names_for_one_class_are_an_alias(site: Any, registry: Any) -> None:
@@ -173,6 +209,32 @@ def test_a_distribution_twice_on_the_path_counts_once_and_the_first_one_wins(
     assert site.ask(code, path=[*folders, folders[0]]) == [list(first)]
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "reversed"])
+def test_the_newest_of_two_in_one_folder_counts_whatever_order_the_disk_gives(
+    site: Any, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    for version in ("0.9", "0.10"):  # an upgrade that did not remove what it replaced
+        site.add("acme", {f"of_{version}": "acme:M"}, version=version)
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: sorted(listed(path))[::order])
+    nidl_core.encoders.refresh()
+    assert [(e.name, e.version) for e in nidl_core.encoders.entries()] == [("of_0.10", "0.10")]
+
+
+def test_an_egg_beside_a_wheel_does_not_count(site: Any) -> None:
+    wheel = site.add("acme", {"mine": "acme:M"})
+    egg = site.folder / "acme-2.0.egg-info"
+    egg.mkdir()
+    (egg / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 2.0\n")
+    points = (wheel / "entry_points.txt").read_text()
+    (egg / "entry_points.txt").write_text(f"{points}stale = acme:M\n")
+    nidl_core.encoders.refresh()
+    assert [(e.id, e.version) for e in nidl_core.encoders.entries()] == [("acme:mine", "1.0")]
+    shutil.rmtree(wheel)
+    nidl_core.encoders.refresh()
+    assert [e.version for e in nidl_core.encoders.entries()] == ["2.0", "2.0"]
+
+
 def test_listing_and_entry_agree(site: Any) -> None:
     site.add("acme", {"a": "acme:A", "b": "acme:B"})
     nidl_core.encoders.refresh()
@@ -182,8 +244,11 @@ def test_listing_and_entry_agree(site: Any) -> None:
         assert (entry.kind, entry.name, entry.id) == ("encoders", name, f"acme:{name}")
 
 
-def test_a_misspelt_group_is_named_where_its_component_is_missed(site: Any) -> None:
-    site.add("acme", {"mine": "acme:T"}, group="nidl.encoder", modules={"acme": ""})
+@pytest.mark.parametrize(
+    "group", ["nidl.encoder", "nidl_core.encoders", "nidl-encoders", "NIDL.encoders", "nidl.enc"]
+)
+def test_a_misspelt_group_is_named_where_its_component_is_missed(site: Any, group: str) -> None:
+    site.add("acme", {"mine": "acme:T"}, group=group, modules={"acme": ""})
     with pytest.raises(UnknownComponent) as caught:
         nidl_core.encoders.get("mine")
-    assert "(acme names 'mine' under 'nidl.encoder', which is no kind.)" in str(caught.value)
+    assert f"(acme names 'mine' under '{group}', which is no kind.)" in str(caught.value)
