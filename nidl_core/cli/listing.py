@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
+from nidl_core.cli import completion
 from nidl_core.errors import ComponentError, NidlError, SpecError, UnknownComponent
 from nidl_core.registry import REGISTRIES, Entry, accepted_parameters, registry
 
@@ -21,7 +24,8 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     listing.set_defaults(run=_list)
 
     show = commands.add_parser("show", help="show one component: origin, parameters, documentation")
-    show.add_argument("id", metavar="ID", help="a name, or distribution:name")
+    name = show.add_argument("id", metavar="ID", help="a name, or distribution:name")
+    completion.of_components(name)
     show.add_argument(
         "--kind", choices=kinds, metavar="KIND", help="if the name is of several kinds"
     )
@@ -39,7 +43,9 @@ def _list(arguments: argparse.Namespace) -> int:
         print("No components are installed. Begin with: pip install 'nidl-core[all]'")
         return 0
     rows = [("KIND", "NAME", "DISTRIBUTION", "VERSION", "")]
-    rows += [(e.kind, e.name, e.distribution, e.version, _status(e)) for e in entries]
+    rows += [
+        (e.kind, e.name, e.distribution, e.version, registry(e.kind).status(e)) for e in entries
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -83,30 +89,27 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "distribution": entry.distribution,
         "version": entry.version,
         "target": entry.target,
-        "status": _status(entry) or "ok",
+        "status": registry(entry.kind).status(entry) or "ok",
     }
 
 
-def _status(entry: Entry) -> str:
-    """What is known without an import: an ambiguous name, or a fault found earlier."""
-    same = [e for e in registry(entry.kind).entries() if e.name == entry.name]
-    if len(same) > 1:
-        return f"ambiguous: say {entry.id}"
-    fault = registry(entry.kind).faults.get(entry.id)
-    return str(fault) if fault else ""
-
-
 def _inside(entry: Entry) -> dict[str, Any]:
-    """Parameters and documentation; they need the component's import."""
+    """Parameters, documentation and choices; they need the component's import."""
     try:
         cls = registry(entry.kind).get(entry.id)
     except ComponentError as fault:
-        return {"status": str(fault), "parameters": None, "doc": None}
+        return {"status": str(fault), "parameters": None, "choices": {}, "doc": None}
     parameters = {
         name: "(required)" if p.default is p.empty else p.default
         for name, p in accepted_parameters(cls).items()
     }
-    return {"parameters": parameters, "doc": inspect.getdoc(cls)}
+    inside = {"parameters": parameters, "choices": {}, "doc": inspect.getdoc(cls)}
+    try:  # parameter -> names, of which it takes one
+        choices: dict[str, Sequence[str]] = getattr(cls, "choices", dict)()
+        inside["choices"] = {str(name): list(map(str, names)) for name, names in choices.items()}
+    except Exception as err:  # a stranger's code: the rest can be shown
+        inside["status"] = f"its choices cannot be listed: {type(err).__name__}: {err}"
+    return inside
 
 
 def _print_component(facts: dict[str, Any]) -> None:
@@ -119,3 +122,16 @@ def _print_component(facts: dict[str, Any]) -> None:
         value = default if default == "(required)" else f"= {default!r}"
         print(f"  {name} {value}")
     print(f"{'' if facts['parameters'] else '  none'}\n{facts['doc'] or ''}\n")
+    if facts["status"] != "ok":
+        print(f"({facts['status']})\n")
+    for name, names in facts["choices"].items():
+        print(f"{name}: one of {len(names)}\n{_columns(names)}\n")
+
+
+def _columns(names: Sequence[str]) -> str:
+    """The names in columns, as many as the terminal is wide, read downwards."""
+    wide = max(map(len, names), default=0) + 2
+    across = max(1, (shutil.get_terminal_size().columns - 2) // wide)
+    down = -(-len(names) // across)
+    rows = (names[i::down] for i in range(down))
+    return "\n".join("  " + "".join(f"{n:<{wide}}" for n in row).rstrip() for row in rows)

@@ -1,0 +1,113 @@
+"""Data in by path, arrays out to a `.npy` file: piece by piece, so that memory stays bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from nidl_core import hooks
+from nidl_core.errors import DataError, MissingFile, NidlError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+_PIECE = 64 * 2**20  # bytes of data at once, about
+
+
+def open_data(path: str) -> Any:
+    """What the installed plugins make of a path: an array, tensor, Dataset or loader.
+
+    Raises `DataError` if there is no such file, or none of them reads it.
+    """
+    data = hooks.first("nidl_as_dataset", data=path)
+    if data is None and not os.path.exists(path):
+        raise MissingFile(f"there is no file {path}.")
+    if data is None:
+        raise DataError(
+            f"no installed plugin reads data from {path}. Give a .npy file of shape (N, C, *S), or "
+            "(N, features)."
+        )
+    return data
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise `NidlError` unless `path` can be written as a `.npy` file."""
+    if path.suffix != ".npy":
+        raise NidlError(f"--out writes .npy files, got {path}. Name it {path.stem or 'out'}.npy.")
+    if not path.parent.is_dir():
+        raise NidlError(f"cannot write {path}: the folder {path.parent} does not exist.")
+    if not os.access(path.parent, os.W_OK):
+        raise NidlError(f"cannot write {path}: the folder {path.parent} is read-only.")
+    if path.is_dir():
+        raise NidlError(f"cannot write {path}: it is a folder.")
+    if path.exists() and not overwrite:
+        raise NidlError(f"{path} is there already. Choose another name, or say --overwrite.")
+
+
+def in_pieces(data: Any, row: tuple[int, ...], batch_size: int) -> tuple[int | None, Iterator[Any]]:
+    """The number of rows, and the data in pieces of some of their rows (float32, of shape `row`).
+
+    A piece has whole batches, so that a batch is the same as without pieces, and so is its answer
+    bit for bit. Loaders, and data sets that stream, stay whole: (None, them).
+    """
+    from torch.utils.data import Dataset, IterableDataset, Subset
+
+    size = piece_of(row, batch_size)
+    if shape := getattr(data, "shape", None):
+        total = shape[0]
+        return total, (data[i : i + size] for i in range(0, max(1, total), size))
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        total = len(data)  # type: ignore[arg-type]
+        starts = range(0, max(1, total), size)  # an empty one is refused by the model
+        return total, (Subset(data, range(i, min(i + size, total))) for i in starts)
+    return None, iter([data])
+
+
+def piece_of(row: tuple[int, ...], batch_size: int) -> int:
+    """How many rows of this shape make a piece: some whole batches."""
+    return batch_size * max(1, _PIECE // (4 * math.prod(row) * batch_size))
+
+
+def write_rows(path: Path, rows: int | None, pieces: Iterable[Array]) -> tuple[int, ...]:
+    """Write the pieces, one below the other, as one array; its shape.
+
+    `rows` is their sum; None is for a single piece. The file takes its place in one step at the
+    end: a failure leaves what was there before.
+    """
+    import numpy as np
+
+    written = 0
+    shape: tuple[int, ...] = ()
+    with replacing(path) as file:
+        for piece in pieces:
+            if not written:
+                shape = (len(piece) if rows is None else rows, *piece.shape[1:])
+                descr = np.lib.format.dtype_to_descr(piece.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(piece).data)
+            written += len(piece)
+        if written != shape[0]:
+            raise DataError(f"the data have {shape[0]} rows by their length, but gave {written}.")
+    return shape
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` in one step at the end, or leaves no trace."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
