@@ -234,6 +234,14 @@ class TransformerMixin(ClassNamePrefixFeaturesOutMixin, _SklearnTransformer):
         sample = Rows(torch.zeros(1, *estimator.input_shape_))
         return infer(estimator, sample, estimator.transform_step).shape[1]
 
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn is to know: x of any rank, latents of float32, repeatable with a seed."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.non_deterministic = getattr(self, "random_state", None) is None
+        return tags
+
 
 def _say_once(text: str) -> None:
     """Loud the first time in a process, then at the level of details."""

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +142,60 @@ def site(tmp_path: Path) -> Site:
     folder = tmp_path / "site"
     folder.mkdir()
     return Site(folder)
+
+
+class Environment:
+    """A fresh virtual environment: what this one has, but of nidl's only wheels that are asked for."""
+
+    def __init__(self, folder: Path, wheels: Iterable[Path]) -> None:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, capture_output=True)
+        old = [folder / "bin" / "pip", "uninstall", "--yes", "setuptools"]  # with Python <= 3.11
+        subprocess.run(old, check=True, capture_output=True)
+        self.folder = folder
+        (packages,) = folder.glob("lib/python*/site-packages")
+        there = {path.name.partition("-")[0] for path in packages.iterdir()}  # pip
+        for source in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
+            for path in source.iterdir():
+                ours = path.suffix == ".pth" or path.name.startswith(("nidl", "__editable__"))
+                if not ours and path.name.partition("-")[0] not in there:
+                    (packages / path.name).symlink_to(path)
+        outer = ("NIDL_", "PIP_", "PYTHONPATH")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
+        self.variables = {
+            **kept,
+            "VIRTUAL_ENV": str(folder),
+            "PATH": os.pathsep.join([str(folder / "bin"), kept["PATH"]]),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_INDEX": "1",  # wheels and what is there already: nobody is asked
+            "PIP_FIND_LINKS": " ".join(sorted({str(wheel.parent) for wheel in wheels})),
+            "PIP_NO_BUILD_ISOLATION": "0",  # pip's way of saying that there is none
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_QUIET": "1",
+        }
+
+    def start(self, *command: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command of this environment to its end."""
+        return subprocess.run(
+            [str(word) for word in command],
+            env=self.variables,
+            cwd=cwd or self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run(self, *command: object, cwd: Path | None = None) -> str:
+        """What a command that must succeed prints."""
+        result = self.start(*command, cwd=cwd)
+        assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    def ask(self, code: str) -> Any:
+        """Run `code`; it answers with one JSON value in its last line."""
+        return json.loads(self.run("python", "-c", textwrap.dedent(code)).splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def fresh(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """One for the tests of a module. pip finds the wheels of this repository, and installs none yet."""
+    return Environment(tmp_path_factory.mktemp("fresh"), wheels.values())
