@@ -33,9 +33,13 @@ def _check(arguments: argparse.Namespace) -> int:
     _require(arguments.distribution)  # before torch is imported
     from nidl_core.testing import installed, run_checks
 
-    cases = [c for c in installed(arguments.distribution) if arguments.name in (None, c.name)]
+    all_cases, name = installed(arguments.distribution), arguments.name
+    cases = [c for c in all_cases if name is None or (c.entry and c.entry.answers(name))]
     if not cases:
-        raise SpecError(f"{arguments.distribution} has no component named {arguments.name!r}.")
+        names = ", ".join(sorted({c.entry.name for c in all_cases if c.entry}))
+        raise SpecError(
+            f"{arguments.distribution} has no component named {name!r}. It has: {names}."
+        )
     print(f"{len(cases)} cases of {arguments.distribution}", file=sys.stderr)
 
     def each(result: Result) -> None:
@@ -44,9 +48,7 @@ def _check(arguments: argparse.Namespace) -> int:
             print(f"{result.outcome}  {result.case}  {result.check}{told}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # checks provoke some; the plugin's own tests make them errors
+        warnings.simplefilter("ignore")  # checks provoke some, and tests make errors of them
         report = run_checks(cases, each=each)
     if arguments.json:
         print(json.dumps(_facts(report), indent=1))

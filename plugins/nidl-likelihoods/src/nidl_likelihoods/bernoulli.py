@@ -6,6 +6,7 @@ Shapes: N batch, C channels, S spatial (may be empty).
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, distributions
@@ -41,6 +42,14 @@ class Bernoulli(Likelihood):
         (logits,) = self.split(theta)
         p = _Bernoulli(logits=logits, validate_args=False)
         return distributions.Independent(p, logits.ndim - 1, validate_args=False)
+
+    @classmethod
+    def conformance(cls) -> list[dict[str, Any]]:
+        """One case for `nidl_core.testing`, with scipy's Bernoulli as the reference."""
+        from scipy.special import expit
+        from scipy.stats import bernoulli
+
+        return [{"reference": lambda logits: bernoulli(expit(logits))}]
 
     def check(self, x: Tensor) -> None:
         """Raise `DataError` if x (N, C, *S) leaves [0, 1]; warn once if it is not binary."""

@@ -5,6 +5,8 @@ Shapes: N batch, C channels, S spatial (may be empty), P raw numbers per value o
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, distributions
 
 from nidl_core.interfaces import Likelihood
@@ -44,6 +46,20 @@ class Laplace(Likelihood):
         b = bounded_below(raw[0], self.min_scale) if raw else float(self.scale)
         p = distributions.Laplace(mu, b, validate_args=False)
         return distributions.Independent(p, mu.ndim - 1, validate_args=False)
+
+    @classmethod
+    def conformance(cls) -> list[dict[str, Any]]:
+        """Cases for `nidl_core.testing`, with scipy's Laplace as the reference."""
+        from numpy import logaddexp
+        from scipy.stats import laplace
+
+        return [
+            {"reference": lambda mu: laplace(mu, 1.0)},
+            {
+                "params": {"scale": "learned", "min_scale": 0.01},
+                "reference": lambda mu, raw: laplace(mu, 0.01 + logaddexp(0, raw)),
+            },
+        ]
 
     def extra_repr(self) -> str:
         """Show the constructor's arguments in the repr."""

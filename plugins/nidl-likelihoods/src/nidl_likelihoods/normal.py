@@ -6,6 +6,7 @@ Shapes: N batch, C channels, S spatial (may be empty), P raw numbers per value o
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, distributions, nn
@@ -89,6 +90,23 @@ class Normal(Likelihood):
             weight = (1 / self.observations.to(batch.dtype)).clamp(min=_MOMENTUM)
             level = torch.lerp(self.variance.to(batch.dtype), batch, weight)
             self.variance.copy_(torch.where(valid, level, self.variance))
+
+    @classmethod
+    def conformance(cls) -> list[dict[str, Any]]:
+        """Cases for `nidl_core.testing`, with scipy's normal as the reference."""
+        from numpy import logaddexp
+        from scipy.stats import norm
+
+        return [
+            {"reference": lambda mu: norm(mu, 1.0)},
+            {"params": {"scale": 0.3}, "reference": lambda mu: norm(mu, 0.3)},
+            {
+                "params": {"scale": "learned", "min_scale": 0.01},
+                "reference": lambda mu, raw: norm(mu, 0.01 + logaddexp(0, raw)),
+            },
+            {"params": {"scale": "shared"}, "reference": lambda mu: norm(mu, 1.0)},
+            {"params": {"scale": "optimal"}},
+        ]
 
     def extra_repr(self) -> str:
         """Show the constructor's arguments in the repr."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -75,6 +77,11 @@ class BetaVAELoss(Loss):
                 "rec_loss": rec_loss,
                 "kl_loss": kl_loss,
             }
+
+    @classmethod
+    def conformance(cls) -> list[dict[str, Any]]:
+        """Cases for `nidl_core.testing`."""
+        return [{}, {"params": {"beta": 1.0}}]
 
     def reconstruction_loss(self, p: Distribution, data: Tensor) -> Tensor:
         """-log p(data), summed over a sample and averaged over the batch. TypeError for no distribution."""

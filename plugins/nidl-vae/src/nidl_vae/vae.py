@@ -397,6 +397,24 @@ class VAE(TransformerMixin, Estimator):
             z = torch.zeros(1, self.latent_dim, device=x.device, dtype=x.dtype)
             probe.check_decoded(self.decode, z, x)
 
+    @classmethod
+    def conformance(cls) -> list[dict[str, Any]]:
+        """One small case for `nidl_core.testing`; it needs networks and a likelihood by name."""
+        mlp = {"name": "mlp", "params": {"widths": [5]}}
+        small = {
+            "encoder": mlp,
+            "decoder": mlp,
+            "latent_dim": 2,
+            "max_epochs": 1,
+            "random_state": 0,
+        }
+        return [
+            {
+                "params": {**small, "stochastic_transform": False},
+                "needs": {"encoders": "mlp", "decoders": "mlp", "likelihoods": "normal"},
+            }
+        ]
+
     # Terms --------------------------------------------------------------------------------------
 
     def _step(self, batch: Any, stage: str) -> dict[str, Tensor]:
@@ -477,13 +495,6 @@ class VAE(TransformerMixin, Estimator):
         heads = self._modules["fc_mu"]
         assert isinstance(heads, nn.Linear)
         return heads.out_features
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        tags.non_deterministic = self.random_state is None
-        return tags
 
 
 def _full(x: Tensor) -> Tensor:
