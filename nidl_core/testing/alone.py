@@ -56,7 +56,7 @@ def check_import_alone(case: Case) -> None:
     assert not faults, f"import {module} {'; '.join(faults)}"
 
 
-_larger: set[str] = set()  # packages that import Lightning: another 2 seconds, so only where needed
+_larger: set[str] = set()  # packages that import Lightning and the like: some seconds more
 
 
 @cache

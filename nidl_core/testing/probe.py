@@ -1,9 +1,9 @@
 """What the import of a module changes for others. Run in a fresh process: `... probe MODULE MARK BASE`.
 
 BASE is what is imported before, so that its own doings are not the module's: "torch", or "lightning"
-for all that an estimator needs. A module that brings Lightning or scikit-learn along has to be looked
-at again with the larger base, and the smaller one answers so. Prints one line of JSON after the
-mark; whatever else stands on standard output the module printed.
+for all that an estimator needs and more. A module that brings any of that along has to be looked at
+again with the larger base, and the smaller one answers so. Prints one line of JSON after the mark;
+whatever else stands on standard output the module printed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import warnings
 from typing import Any, NoReturn
 
 _IGNORE = ("ignore", None, Warning, None, 0)
-_LARGER = ("lightning", "sklearn")
+_LARGER = ("lightning", "sklearn", "torch._dynamo")  # Dynamo wraps some functions of torch's
 
 
 def main(module: str, mark: str, base: str) -> None:
@@ -49,7 +49,7 @@ def main(module: str, mark: str, base: str) -> None:
     changed += [
         f"the attribute {name}"
         for name, value in attributes.items()
-        if not _same(value, attributes_after.get(name))
+        if attributes_after.get(name) is not value
     ]
     if _hurt(filters):
         changed.append("the warning filters")
@@ -74,6 +74,7 @@ def _owners(base: str) -> list[Any]:
     ]
     if base == "torch":
         return owners
+    import torch._dynamo
     from lightning.pytorch import LightningModule, Trainer
 
     from nidl_core import estimator
@@ -112,16 +113,6 @@ def _attributes(owners: list[Any]) -> dict[str, Any]:
         for name, value in list(vars(owner).items())
         if callable(value)
     }
-
-
-def _same(before: Any, after: Any) -> bool:
-    """Whether it is the same function, or torch's own wrapper of it: Dynamo's import makes some."""
-    import torch
-
-    folder = os.path.dirname(torch.__file__)
-    source = getattr(getattr(after, "__code__", None), "co_filename", "")
-    wraps = getattr(after, "__wrapped__", None) is before
-    return after is before or (wraps and source.startswith(folder + os.sep))
 
 
 def _hurt(filters: list[Any]) -> bool:

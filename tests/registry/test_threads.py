@@ -91,9 +91,10 @@ def test_one_thread_registers_and_refreshes_while_others_list_and_get(site: Any,
     toys(30)
     site.add("acme", {"t": "acme:T"}, modules={"acme": CLASS})
     code = """
-    import json, threading
+    import json, sys, threading
     from toy_interface import Base
     from toy_registry import toys
+    sys.setswitchinterval(1e-4)  # more chances to collide, and no wait of 5 ms at each read of a file
     class Mine(Base): pass
     stop, faults = threading.Event(), []
     def ask():
@@ -104,7 +105,7 @@ def test_one_thread_registers_and_refreshes_while_others_list_and_get(site: Any,
                 faults.append(repr(err))
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads: thread.start()
-    for i in range(100):
+    for i in range(50):
         with toys.temporary(f"mine{i}", Mine):
             toys.refresh()
     stop.set()
