@@ -54,9 +54,16 @@ class Recipe:
 
     def make(self, **context: Any) -> Any:
         """Build the component; `context` is what `CONTEXT` names, and may override nothing else."""
-        made = self.cls(**context, **copy.deepcopy(self.params))
+        whose = f"{self.cls.__name__}{f' ({self.entry.id})' if self.entry else ''}"
+        early = SpecError(f"{whose}: its __init__ must call super().__init__() first.")
+        try:
+            made = self.cls(**context, **copy.deepcopy(self.params))
+        except AttributeError as err:  # torch's, where a part is assigned before
+            if "before Module.__init__() call" in str(err):
+                raise early from err
+            raise
         if "_modules" not in vars(made):
-            raise SpecError(f"{self.cls.__name__}.__init__ must call super().__init__() first.")
+            raise early
         return made
 
     def defaults(self) -> dict[str, Any]:

@@ -27,8 +27,10 @@ def nidl_as_dataset(data: Any) -> Any:
     except FileNotFoundError:
         raise MissingFile(f"there is no file {os.fspath(data)}.") from None
     except (EOFError, OSError, ValueError) as err:
+        # numpy's advice to load Python objects all the same is none for a stranger's file.
+        reason = "it holds Python objects, or no array" if "pickle" in str(err) else str(err)
         raise DataError(
-            f"cannot read {os.fspath(data)}: {err}. A .npy file of numbers is written by "
+            f"cannot read {os.fspath(data)}: {reason.rstrip('.')}. A .npy file of numbers is written by "
             "numpy.save(path, array)."
         ) from err
 

@@ -234,8 +234,8 @@ def _stdout_is_stderr() -> Iterator[None]:
 def _timed(what: str) -> Iterator[None]:
     """Tell of an import that takes long: while it lasts, for it may never end, and after it."""
     began = time.perf_counter()
-    text = "the import of %s has not ended after %g s"
-    timer = threading.Timer(SLOW, _log.warning, (text, what, SLOW))
+    text = "the import of %s has not ended after %g s. To do without it: %s=%s"
+    timer = threading.Timer(SLOW, _log.warning, (text, what, SLOW, SWITCH, what.split()[0]))
     timer.daemon = True
     with contextlib.suppress(RuntimeError):  # no new threads at the end of the process
         timer.start()

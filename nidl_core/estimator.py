@@ -19,7 +19,7 @@ from nidl_core.errors import DataTypeError, InvalidParameter
 from nidl_core.inference import check_shape, infer
 from nidl_core.parameters import Parameters, same, trainer_parameters
 from nidl_core.seeding import draw_seed, mix, preserved, seed_all
-from nidl_core.training import train
+from nidl_core.training import check_callbacks, train
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -163,6 +163,11 @@ class Estimator(Parameters, abc.ABC):
                 "warm_start", True, f"False after a change of {', '.join(sorted(changed))}"
             )
         check_shape(sample, self.input_shape_)
+
+    def check_values(self) -> None:
+        """Raise `InvalidParameter` for an impossible value, of the Trainer's callbacks too."""
+        super().check_values()
+        check_callbacks(self._given)
 
     def save(self, path: Any) -> None:
         """Write the fitted estimator to one file, without pickle. See `nidl_core.saving.save`."""

@@ -21,7 +21,7 @@ from torch.utils.data import DistributedSampler
 
 from nidl_core import hooks
 from nidl_core.data import OrderedLoader
-from nidl_core.errors import NidlError, NonFiniteError
+from nidl_core.errors import InvalidParameter, NidlError, NonFiniteError
 from nidl_core.seeding import mix, seed_all
 
 DEFAULT_EPOCHS = 100
@@ -152,6 +152,12 @@ def callbacks_of(given: dict[str, Any]) -> list[Callback]:
     """The callbacks among the Trainer arguments that were given, as a list."""
     callbacks = given.get("callbacks") or []
     return [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
+
+
+def check_callbacks(given: dict[str, Any]) -> None:
+    """Raise `InvalidParameter` for callbacks that are none: a name of one, from a file, is no object."""
+    if not all(isinstance(callback, Callback) for callback in callbacks_of(given)):
+        raise InvalidParameter("callbacks", given["callbacks"], "objects of Lightning's Callback")
 
 
 class FitGuard(Callback):

@@ -30,7 +30,7 @@ def open_data(path: str) -> Any:
         raise MissingFile(f"there is no file {path}.")
     if data is None:
         raise DataError(
-            f"no installed plugin reads data from {path}. Give a .npy file of shape (N, C, *S), or "
+            f"no installed plugin reads data from {path!r}. Give a .npy file of shape (N, C, *S), or "
             "(N, features)."
         )
     return data

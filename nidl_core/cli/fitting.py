@@ -12,9 +12,10 @@ from typing import Any
 
 from nidl_core import hooks, specs
 from nidl_core.cli import arrays, completion, explain, settings
+from nidl_core.cli.unfinished import METRICS, SPEC
 from nidl_core.errors import NidlError
 
-_MODEL, _INTERRUPTED = "model.nidl", "interrupted.nidl"
+_MODEL, _UNFINISHED = "model.nidl", "unfinished.nidl"
 _METRICS, _SPEC = "metrics.csv", "spec.json"
 
 
@@ -24,7 +25,8 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         "fit",
         help="train the estimator of a spec file on data",
         description=f"Writes {_MODEL}, {_METRICS} (a row an epoch) and {_SPEC} (the spec, "
-        "defaults filled in) to the folder --out.",
+        "defaults filled in) to the folder --out, at the end of the training. Until then, and if it "
+        f"is cut short, they are {_UNFINISHED} (after Ctrl-C), {METRICS} and {SPEC}.",
     )
     spec = fit.add_argument("spec", metavar="SPEC", type=Path, help="a .toml or .json file")
     completion.of_files(spec, "toml", "json")
@@ -49,20 +51,14 @@ def _fit(arguments: argparse.Namespace) -> int:
     data = arrays.open_data(arguments.data)
     val = None if arguments.val is None else arrays.open_data(arguments.val)
     estimator, given = settings.configured(spec, arguments.settings)
-    estimator.check_values()
     resolved = explain.resolve(estimator, given)
 
     from lightning.pytorch.utilities import rank_zero_only
 
     from nidl_core.cli.watching import Watch
 
-    out.mkdir(parents=True, exist_ok=True)
     leads = not getattr(rank_zero_only, "rank", 0)  # one process writes, whatever the strategy
-    if leads:
-        (out / _METRICS).unlink(missing_ok=True)
-        with arrays.replacing(out / _SPEC) as file:
-            file.write(explain.as_json(resolved).encode())
-    watch, start = Watch(out), time.monotonic()
+    watch, start = Watch(out, explain.as_json(resolved)), time.monotonic()
     try:
         with hooks.temporary(watch):
             estimator.fit(data, val=val)
@@ -73,11 +69,15 @@ def _fit(arguments: argparse.Namespace) -> int:
             _keep(estimator, out, trained=watch.began)
         return 130
     seconds = time.monotonic() - start
-    score = estimator.score(val) if val is not None and hasattr(estimator, "score") else None
     if leads:
-        estimator.save(out / _MODEL)
-        (out / _INTERRUPTED).unlink(missing_ok=True)
-        _report(estimator, out, score, seconds, as_json=arguments.json)
+        _finish(estimator, out, watch)
+    report = _Report(estimator, out, seconds)
+    if leads and not arguments.json:
+        report.print_fit()
+    if val is not None and hasattr(estimator, "score"):
+        report.score = estimator.score(val)  # may take long, or fail: the model is safe
+    if leads:
+        report.print_json() if arguments.json else report.print_score()
     return 0
 
 
@@ -88,20 +88,35 @@ def _check_folder(out: Path, *, overwrite: bool) -> None:
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise NidlError(f"cannot write to {out}: {nearest} is not a folder that can be written to.")
-    for name in (_MODEL, _INTERRUPTED):
+    for name in (_MODEL, _UNFINISHED):
         if (out / name).exists() and not overwrite:
             raise NidlError(
                 f"{out / name} is there already. Choose another --out, or say --overwrite."
             )
 
 
+def _finish(estimator: Any, out: Path, watch: Any) -> None:
+    """Write the model, and give its figures and spec their names, in the place of older ones."""
+    out.mkdir(parents=True, exist_ok=True)
+    estimator.save(out / _MODEL)
+    (out / _UNFINISHED).unlink(missing_ok=True)
+    if not watch.began:  # no epoch was asked for, or a strategy trained in processes of its own
+        watch.begin()
+    (out / SPEC).replace(out / _SPEC)
+    if (out / METRICS).exists():
+        (out / METRICS).replace(out / _METRICS)
+    else:
+        (out / _METRICS).unlink(missing_ok=True)
+
+
 def _keep(estimator: Any, out: Path, *, trained: bool) -> None:
     """Save what an interrupted training has reached, and say what is there now."""
-    if trained:
-        estimator._fitted = True  # not to the end, but its networks can be used
-        estimator.save(out / _INTERRUPTED)
-    epochs = len(estimator.history_) if trained else 0
-    kept = _there(out, *([_INTERRUPTED] if trained else []), _METRICS, _SPEC)
+    if not trained:
+        print("nidl: interrupted before the training", file=sys.stderr)
+        return
+    estimator._fitted = True  # not to the end, but its networks can be used
+    estimator.save(out / _UNFINISHED)
+    epochs, kept = len(estimator.history_), _there(out, _UNFINISHED, METRICS, SPEC)
     print(f"nidl: interrupted after {epochs} whole epochs. Kept: {kept}", file=sys.stderr)
 
 
@@ -109,20 +124,28 @@ def _there(out: Path, *names: str) -> str:
     return ", ".join(str(out / name) for name in names if (out / name).exists())
 
 
-def _report(
-    estimator: Any, out: Path, score: float | None, seconds: float, *, as_json: bool
-) -> None:
-    last = estimator.history_[-1] if estimator.history_ else {}
-    figures = {name: value for name, value in sorted(last.items()) if name != "epoch"}
-    epochs = len(estimator.history_)
-    if as_json:
-        found = {"model": str(out / _MODEL), "epochs": epochs, "figures": figures, "score": score}
-        print(json.dumps({**found, "seconds": round(seconds, 3)}))
-        return
-    losses = [f"{name} {value:.5g}" for name, value in figures.items() if name.endswith("/loss")]
-    # Strategies that spawn leave no history.
-    what = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs else "trained"
-    print(", ".join([f"{what} in {seconds:.0f} s", *losses]))
-    if score is not None:
-        print(f"score of --val: {score:.5g} nats (mean evidence lower bound)")
-    print(f"written: {_there(out, _MODEL, _METRICS, _SPEC)}")
+class _Report:
+    """What a fit says of itself on standard output."""
+
+    def __init__(self, estimator: Any, out: Path, seconds: float) -> None:
+        last = estimator.history_[-1] if estimator.history_ else {}
+        self.figures = {name: value for name, value in sorted(last.items()) if name != "epoch"}
+        self.epochs = len(estimator.history_)
+        self.out, self.seconds = out, seconds
+        self.score: float | None = None
+
+    def print_fit(self) -> None:
+        # Strategies that spawn leave no history.
+        what = f"{self.epochs} epoch{'s' * (self.epochs > 1)}" if self.epochs else "trained"
+        losses = [f"{name} {v:.5g}" for name, v in self.figures.items() if name.endswith("/loss")]
+        print(", ".join([f"{what} in {self.seconds:.0f} s", *losses]))
+        print(f"written: {_there(self.out, _MODEL, _METRICS, _SPEC)}", flush=True)
+
+    def print_score(self) -> None:
+        if self.score is not None:
+            print(f"score of --val: {self.score:.5g} nats (mean evidence lower bound)")
+
+    def print_json(self) -> None:
+        model, seconds = str(self.out / _MODEL), round(self.seconds, 3)
+        found = {"model": model, "epochs": self.epochs, "figures": self.figures}
+        print(json.dumps({**found, "score": self.score, "seconds": seconds}))

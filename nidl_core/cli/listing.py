@@ -66,10 +66,10 @@ def _show(arguments: argparse.Namespace) -> int:
     shown = [{**_facts(entry), **_inside(entry)} for entry in found]
     if arguments.json:
         print(json.dumps(shown, indent=1, default=repr))
-        return 0
-    for facts in shown:
-        _print_component(facts)
-    return 0
+    else:
+        for facts in shown:
+            _print_component(facts)
+    return int(any(facts["parameters"] is None for facts in shown))  # one that is broken
 
 
 def _most_helpful(misses: list[UnknownComponent]) -> NidlError:

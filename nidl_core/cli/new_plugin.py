@@ -118,7 +118,7 @@ def new_plugin(
     """Write the folder `into/distribution`, all of it or nothing; returns its path.
 
     Raises `InvalidParameter` for a name that cannot be used, `SpecError` for one that is taken, and
-    `NidlError` if the disk refuses.
+    `NidlError` if the folder is there already or the disk refuses.
     """
     kind = _KINDS[kind]
     distribution = distribution or f"nidl-{name.replace('_', '-')}"
@@ -129,8 +129,9 @@ def new_plugin(
     _check_free(kind, name, distribution, package)
     folder = into / distribution
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        expected = f"a folder where {distribution} is missing or empty"
-        raise InvalidParameter("--into", str(into), expected)
+        raise NidlError(
+            f"{folder} is there already. Choose another name, or --into another folder."
+        )
     values = _values(kind, name, class_name, distribution, package, license, author)
     texts = {path: _filled(template, values) for path, template in _files(kind, values).items()}
     _check_class(class_name, name, texts[f"src/{package}/{name}.py"])

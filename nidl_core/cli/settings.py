@@ -51,11 +51,15 @@ def setting(text: str) -> Setting:
 
 
 def configured(spec: Mapping[str, Any], settings: list[Setting]) -> tuple[Any, set[str]]:
-    """The estimator of a spec with these settings on top, and the parameters that were given at all."""
+    """The estimator of a spec with these settings on top, and the parameters that were given at all.
+
+    Raises `InvalidParameter` for an impossible value.
+    """
     own = {name: value for name, value in settings if "__" not in name}
     nested = {name: value for name, value in settings if "__" in name}
     params = {**spec["params"], **own}
     estimator = specs.build({"name": spec["name"], "params": params}).set_params(**nested)
+    estimator.check_values()
     return estimator, {*params, *(name.partition("__")[0] for name in nested)}
 
 

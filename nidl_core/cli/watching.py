@@ -1,4 +1,4 @@
-"""What `nidl fit` adds to a fit, as a hook plugin of the session: metrics.csv, and lines of progress."""
+"""What `nidl fit` adds to a fit, as a hook plugin of the session: its files, and lines of progress."""
 
 from __future__ import annotations
 
@@ -13,19 +13,30 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from nidl_core.cli.progress import Progress
+from nidl_core.cli.unfinished import METRICS, SPEC
 from nidl_core.hooks import hookimpl
 
 
 class Watch:
-    """Answers the hooks of one fit; `began` says whether its training did."""
+    """Answers the hooks of one fit; `began` says whether its training did.
 
-    def __init__(self, folder: Path) -> None:
+    Nothing is written before it does, so that data that are refused leave no trace.
+    """
+
+    def __init__(self, folder: Path, spec: str) -> None:
         self.began = False
-        self._folder = folder
+        self._folder, self._spec = folder, spec
+
+    def begin(self) -> None:
+        """Write the spec to the folder, in the place of what an earlier attempt left."""
+        self.began = True
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / METRICS).unlink(missing_ok=True)
+        (self._folder / SPEC).write_text(self._spec, encoding="utf-8")
 
     @hookimpl
     def nidl_fit_loggers(self, estimator: Any) -> Any:
-        """A logger that keeps metrics.csv."""
+        """A logger that keeps the figures."""
         return [MetricsFile(self._folder)]
 
     @hookimpl
@@ -39,8 +50,9 @@ class _Began(Callback):
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 
+    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._watch.began = True
+        self._watch.begin()
 
 
 class EpochLines(Callback):
@@ -58,7 +70,7 @@ class EpochLines(Callback):
 
 
 class MetricsFile(Logger):
-    """The logged figures in `metrics.csv`, a row an epoch: always whole, whatever ends the fit."""
+    """The logged figures in a CSV file, a row an epoch: always whole, whatever ends the fit."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -119,4 +131,4 @@ class MetricsFile(Logger):
 
     @property
     def _path(self) -> Path:
-        return self._folder / "metrics.csv"
+        return self._folder / METRICS

@@ -37,8 +37,7 @@ class Backend:
 
     def run(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, compiled or under autocast, as the backend says."""
-        if self.name in ("compile", "inductor"):
-            how = "aot_eager" if self.name == "compile" else "inductor"
+        if how := compiler(self.name):
             return compiled(function, how)
 
         def within(*inputs: Any) -> Any:
@@ -53,9 +52,9 @@ class Backend:
         return contextlib.nullcontext()
 
     @property
-    def tolerance(self) -> tuple[float, float]:
-        """Relative and absolute, where another order of the same sums is allowed."""
-        return (5e-2, 5e-2) if self.name == "bf16" else (1e-3, 1e-4)
+    def share(self) -> float:
+        """Of the largest value: what may differ where another order of the same sums is allowed."""
+        return 5e-2 if self.name == "bf16" else 1e-4
 
 
 def current() -> Backend:
@@ -71,6 +70,11 @@ def current() -> Backend:
             "NIDL_TEST_DEVICE=cuda, and torch finds no CUDA device. Unset it, or run where there is one."
         )
     return Backend(name, device)
+
+
+def compiler(backend: str) -> str:
+    """The backend of torch.compile that one of NIDL_TEST_BACKEND stands for, or ""."""
+    return {"compile": "aot_eager", "inductor": "inductor"}.get(backend, "")
 
 
 def compiled(function: Callable[..., Any], how: str) -> Callable[..., Any]:

@@ -7,13 +7,16 @@ one a case, with any of these keys:
 - "shapes": a list of (C, *S) to build it for; by default `SHAPES`, for an estimator `TABLE`
 - "reference": likelihoods only, a function of theta's P blocks (numpy arrays, each (N, C, *S)) that
   returns a frozen scipy distribution with the same log-probability
-- "expected_failures": check name -> why it cannot hold for this component
-- "needs": kind -> name of another component that the case cannot do without
+- "expected_failures": check name -> why it cannot hold for this component; "check_name@inductor"
+  for one backend alone
+- "needs": kind -> name, or names, of other components that the case cannot do without
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,7 +54,8 @@ class Case:
     shapes: Sequence[tuple[int, ...]] = SHAPES
     reference: Callable[..., Any] | None = None
     expected_failures: Mapping[str, str] = field(default_factory=dict)
-    needs: Mapping[str, str] = field(default_factory=dict)
+    needs: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    number: int = 1  # which of several that would have the same id
 
     def __post_init__(self) -> None:
         if self.kind not in REGISTRIES:
@@ -70,7 +74,8 @@ class Case:
         """For people and for `pytest -k`: kind, name, and what sets this case apart."""
         given = ",".join(f"{key}={_brief(value)}" for key, value in self.params.items())
         given = given if len(given) <= 60 else f"{given[:57]}..."
-        return f"{self.kind}-{self.name}" + (f"[{given}]" if given else "")
+        number = f"#{self.number}" if self.number > 1 else ""
+        return f"{self.kind}-{self.name}" + (f"[{given}]" if given else "") + number
 
     def __repr__(self) -> str:
         return self.id
@@ -136,7 +141,7 @@ def installed(distribution: str | None = None, kind: str | None = None) -> list[
         same = [e for e in registry(entry.kind).entries() if e.name == entry.name]
         name = entry.name if len(same) == 1 else entry.id
         cases += cases_of(entry.kind, name, registry(entry.kind).get(name))
-    return cases
+    return _numbered(cases)
 
 
 def cases_of(kind: str, component: str | type, cls: type | None = None) -> list[Case]:
@@ -166,7 +171,17 @@ def as_cases(components: Iterable[Any]) -> list[Case]:
             cases += cases_of(kind_of(component), component)
     if not cases:
         raise SpecError("there is nothing to check: components is empty.")
-    return cases
+    return _numbered(cases)
+
+
+def _numbered(cases: list[Case]) -> list[Case]:
+    """Two that differ in their shapes alone, or late in a long parameter, are told apart."""
+    seen: Counter[str] = Counter()
+    found = []
+    for case in (dataclasses.replace(case, number=1) for case in cases):
+        seen[case.id] += 1
+        found.append(dataclasses.replace(case, number=seen[case.id]))
+    return found
 
 
 def kind_of(cls: Any) -> str:
@@ -181,11 +196,12 @@ def kind_of(cls: Any) -> str:
 
 def missing(case: Case) -> str | None:
     """Which component the case needs and is not installed, or None."""
-    for kind, name in case.needs.items():
-        try:
-            registry(kind).entry(name)
-        except (UnknownComponent, DisabledComponent) as err:
-            return str(err)
+    for kind, names in case.needs.items():
+        for name in [names] if isinstance(names, str) else names:
+            try:
+                registry(kind).entry(name)
+            except (UnknownComponent, DisabledComponent) as err:
+                return str(err)
     return None
 
 

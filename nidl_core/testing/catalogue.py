@@ -81,15 +81,21 @@ def all_checks() -> dict[str, Check]:
 def checks_for(case: Case) -> list[Check]:
     """The checks that a case is to pass under the current backend.
 
-    Raises `SpecError` for an expected failure that names no check of this case.
+    Raises `SpecError` for an expected failure that names no check of this case, and under
+    `python -O`, which drops assertions.
     """
+    if not __debug__:
+        raise SpecError(
+            "the checks are assertions, which Python drops under -O and PYTHONOPTIMIZE: run it without."
+        )
     backend = current().name
     found = [c for c in all_checks().values() if case.kind in c.kinds and c.when(case)]
     if case.kind == "estimators":
         from nidl_core.testing.estimators import sklearn_checks
 
         found += sklearn_checks(case)
-    strange = sorted(set(case.expected_failures) - {c.name for c in found})
+    possible = {c.name for c in found} | {f"{c.name}@{b}" for c in found for b in c.backends}
+    strange = sorted(set(case.expected_failures) - possible)
     if strange and not missing(case):  # without its needs, an estimator's checks are not all known
         raise SpecError(
             f"{case.id}: expected_failures names {', '.join(strange)}, which is no check of "
@@ -101,9 +107,10 @@ def checks_for(case: Case) -> list[Check]:
 
 
 def expected_failure(case: Case, check: Check) -> str | None:
-    """Why this check is known to fail for this case, or None."""
-    if case.kind != "estimators":
-        return case.expected_failures.get(check.name)
-    from nidl_core.testing.estimators import known_failures
+    """Why this check is known to fail for this case under the current backend, or None."""
+    reasons = dict(case.expected_failures)
+    if case.kind == "estimators":
+        from nidl_core.testing.estimators import known_failures
 
-    return {**known_failures(case), **case.expected_failures}.get(check.name)
+        reasons = {**known_failures(case), **reasons}
+    return reasons.get(f"{check.name}@{current().name}", reasons.get(check.name))

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from nidl_core.registry import SESSION
 from nidl_core.seeding import preserved, seed_all
+from nidl_core.testing.backends import Backend, compiler, current
 from nidl_core.testing.cases import Case, missing
-from nidl_core.testing.catalogue import EAGER, Check, NotApplicable, check
+from nidl_core.testing.catalogue import EAGER, EVERYWHERE, Check, NotApplicable, check
 from nidl_core.testing.modules import (
     assert_same_state,
     random_states,
@@ -25,6 +26,7 @@ from nidl_core.testing.modules import (
     sendable,
 )
 from nidl_core.testing.processes import pair, spawned
+from nidl_core.testing.subjects import assert_close
 
 KIND = "estimators"
 N = 12
@@ -35,8 +37,7 @@ _SET = "check_do_not_raise_errors_in_init_or_set_params"
 def known_failures(case: Case) -> dict[str, str]:
     """The checks of scikit-learn that nidl's estimators fail by design, and why."""
     known = {_INIT: "Lightning sets attributes of its own in __init__"}
-    parameters = inspect.signature(case.cls).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    if _takes_keywords(case):
         known[_SET] = (
             "it passes a parameter literally called trainer_kwargs, and unknown keywords are refused"
         )
@@ -87,6 +88,29 @@ class _scikit_learns_warnings(warnings.catch_warnings):  # noqa: N801 (a context
         warnings.simplefilter("ignore", SkipTestWarning)
         warnings.filterwarnings("ignore", message=".*recommended to delay parameter validation")
         return log
+
+
+@check(KIND, backends=EVERYWHERE)
+def check_fits(case: Case) -> None:
+    """A fit on the backend ends with finite figures and weights; compiled, with those of eager."""
+    from nidl_core.testing.fits import trainer_arguments
+
+    x, backend = data(case), current()
+    if backend == Backend():
+        found = _fitted(case, x)
+    elif not _takes_keywords(case):
+        raise NotApplicable(f"it takes no arguments for Lightning's Trainer, and {backend} is some")
+    else:
+        found = _fitted(case, x, **trainer_arguments(backend))
+    for epoch in found.history_:
+        for name, figure in epoch.items():
+            assert np.isfinite(figure), f"{name} is {figure} in {epoch}"
+    for name, value in found.state_dict().items():
+        assert bool(value.isfinite().all()), f"{name} has values that are not finite"
+    if compiler(backend.name):
+        expected = _fitted(case, x, accelerator=backend.device).state_dict()
+        for name, value in found.state_dict().items():
+            assert_close(value, expected[name], 1e-3, f"{name} after a compiled fit")
 
 
 @check(KIND)
@@ -142,9 +166,11 @@ def check_transform_is_by_row(case: Case) -> None:
         raise NotApplicable("it has no transform")
     whole = model.transform(x)
     assert len(whole) == len(x), f"{len(x)} rows in, {len(whole)} out"
-    small = model.set_params(batch_size=5).transform(x)
-    np.testing.assert_allclose(small, whole, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(model.transform(x[::-1])[::-1], whole, rtol=1e-4, atol=1e-5)
+    others = {"in reverse order": model.transform(x[::-1].copy())[::-1].copy()}
+    if "batch_size" in model.get_params(deep=False):
+        others["in batches of 5"] = model.set_params(batch_size=5).transform(x)
+    for how, found in others.items():
+        assert_close(torch.as_tensor(found), torch.as_tensor(whole), 1e-4, f"transformed {how}")
 
 
 @check(KIND)
@@ -181,6 +207,8 @@ def _loaded(path: str, x: Any) -> tuple[Any, Any, Any]:
 def check_ddp_step(case: Case) -> None:
     """Two processes take training steps by DistributedDataParallel, without unused parameters."""
     require_importable(case)
+    if not case.build(case.shapes[0]).automatic_optimization:
+        raise NotApplicable("it optimises by itself: training_step gives no loss to go down")
     one, other = pair(_three_steps, sendable(case))
     assert_same_state(one, other, "in the two processes")
 
@@ -211,6 +239,11 @@ def _three_steps(rank: int, case: Case) -> dict[str, Tensor]:
         wrapped(x[rank + step :: 2]).backward()
         optimiser.step()
     return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def _takes_keywords(case: Case) -> bool:
+    parameters = inspect.signature(case.cls).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def data(case: Case, n: int = N) -> Any:

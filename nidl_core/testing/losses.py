@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from nidl_core.seeding import preserved, seed_all
 from nidl_core.testing.cases import Case
 from nidl_core.testing.catalogue import check
 from nidl_core.testing.subjects import Subject, subjects
@@ -63,8 +65,13 @@ def check_autocast(case: Case) -> None:
 
 
 def _figures(built: Subject, x: Tensor, mean: Tensor, loc: Tensor, raw: Tensor) -> dict[str, Any]:
-    """As in `subjects.run_loss`, with z the mean of q: no noise between a batch and its rows."""
+    """As in `subjects.run_loss`, with z the mean of q: no noise between a batch and its rows.
+
+    By a copy: a schedule that counts training steps is at the same step for all of them.
+    """
     p: Distribution = Independent(Normal(mean, torch.ones_like(mean)), mean.ndim - 1)
     q = Normal(loc, torch.nn.functional.softplus(raw))
-    figures: dict[str, Any] = built.module(x, p, q, q.mean)
+    with preserved():
+        seed_all(0)
+        figures: dict[str, Any] = copy.deepcopy(built.module)(x, p, q, q.mean)
     return figures

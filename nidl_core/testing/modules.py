@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,15 @@ from nidl_core.testing.cases import Case
 from nidl_core.testing.catalogue import EVERYWHERE, MODULES, NotApplicable, check
 from nidl_core.testing.processes import pair, spawned
 from nidl_core.testing.settings import settings
-from nidl_core.testing.subjects import Subject, first, smallest, subject, subjects, unseeded
+from nidl_core.testing.subjects import (
+    Subject,
+    assert_close,
+    first,
+    smallest,
+    subject,
+    subjects,
+    unseeded,
+)
 
 N = 4
 
@@ -90,7 +98,12 @@ def check_dtype(case: Case) -> None:
 
 
 # What torch says where control flow depends on values: the device meta has none to offer.
-_NEEDS_VALUES = ("on meta tensors", "register_meta function", "with Meta tensors")
+_NEEDS_VALUES = (
+    "on meta tensors",
+    "register_meta function",
+    "with Meta tensors",
+    "out of meta tensor",
+)
 
 
 @check("encoders", "decoders", "likelihoods")  # a loss leaves autocast, which knows no meta device
@@ -203,7 +216,7 @@ def check_fresh_process(case: Case) -> None:
         expected = built.plain(*inputs)
     state = {name: value.cpu() for name, value in built.module.state_dict().items()}
     found = spawned(_rebuilt, sendable(case), smallest(case), state, inputs)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=_in_words("rebuilt"))
+    assert_close(found, expected, 1e-5, "rebuilt")
 
 
 def _rebuilt(case: Case, shape: Any, state: Any, inputs: Any) -> Tensor:
@@ -226,14 +239,13 @@ def check_compile(case: Case) -> None:
     with preserved():
         seed_all(0)
         found = compiled(again.run, "aot_eager")(again.module, *inputs)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, msg=_in_words("compiled"))
+    assert_close(found, expected, 1e-4, "compiled")
     parameters = {name: p for name, p in built.module.named_parameters() if p.requires_grad}
     others = [p for p in again.module.parameters() if p.requires_grad]
     if parameters:
         one, other = _gradients(found, others), _gradients(expected, [*parameters.values()])
         for name, gradient, wanted in zip(parameters, one, other, strict=True):
-            msg = _in_words(f"the gradient of {name}: compiled")
-            torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-4, msg=msg)
+            assert_close(gradient, wanted, 1e-3, f"the gradient of {name}: compiled")
 
 
 def _gradients(outputs: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor, ...]:
@@ -241,11 +253,6 @@ def _gradients(outputs: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor,
     return torch.autograd.grad(
         _scalar(outputs), parameters, allow_unused=True, materialize_grads=True
     )
-
-
-def _in_words(what: str) -> Callable[[str], str]:
-    """For torch.testing: what differs, before how much."""
-    return lambda text: f"{what}, it gives something else.\n{text}"
 
 
 @check(*MODULES, backends=EVERYWHERE | {"ddp"})

@@ -8,7 +8,8 @@ from typing import Any
 
 from nidl_core.errors import SpecError
 from nidl_core.testing.cases import Case, as_cases
-from nidl_core.testing.catalogue import checks_for, expected_failure
+from nidl_core.testing.catalogue import expected_failure
+from nidl_core.testing.running import planned
 
 
 def parametrize_with_checks(
@@ -48,11 +49,10 @@ def parametrize_with_checks(
             f"{', '.join(sorted({case.name for case in cases}))}."
         )
     params = []
-    for case in cases:
-        for check in checks_for(case):
-            reason = expected_failure(case, check)
-            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-            params.append(pytest.param(case, check, id=f"{case.id}-{check.name}", marks=marks))
+    for case, check in planned(cases):
+        reason = expected_failure(case, check)
+        marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+        params.append(pytest.param(case, check, id=f"{case.id}-{check.name}", marks=marks))
     if current().name == "eager" and len(params) < at_least:
         raise SpecError(
             f"{len(params)} checks were found, at least {at_least} were promised. Has a component "

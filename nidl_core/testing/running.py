@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from nidl_core.errors import SpecError
+from nidl_core.testing.backends import current
 from nidl_core.testing.cases import Case, as_cases
 from nidl_core.testing.catalogue import Check, checks_for, expected_failure
 
@@ -56,12 +58,23 @@ def run_checks(
 
     An expected failure that passes counts as a failure. Raises `SpecError` for nothing to check.
     """
-    plan = [(case, check) for case in as_cases(components) for check in checks_for(case)]
+    plan = planned(as_cases(components))
     results = []
     for case, check in plan:
         results.append(run_check(case, check))
         each(results[-1])
     return Report(results)
+
+
+def planned(cases: Iterable[Case]) -> list[tuple[Case, Check]]:
+    """Each case with each check that it is to pass. Raises `SpecError` if there is none."""
+    found = [(case, check) for case in cases for check in checks_for(case)]
+    if not found:
+        raise SpecError(
+            f"nothing is checked: there is no check of these components under the backend "
+            f"{current().name}. Unset NIDL_TEST_BACKEND."
+        )
+    return found
 
 
 def run_check(case: Case, check: Check) -> Result:

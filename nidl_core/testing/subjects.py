@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
+from torch.nn import UninitializedParameter
 
 from nidl_core.seeding import preserved, seed_all
 from nidl_core.testing.backends import Backend, current
@@ -68,6 +69,10 @@ def unseeded(case: Case, shape: tuple[int, ...]) -> Subject:
     """As `subject`, in the random state that is."""
     backend, module = current(), case.build(shape)
     assert "_modules" in vars(module), f"{case.cls.__name__}.__init__ must call super().__init__()"
+    lazy = [name for name, p in module.named_parameters() if isinstance(p, UninitializedParameter)]
+    assert not lazy, (
+        f"{', '.join(lazy)} has no shape when __init__ ends: it is known then, so use no lazy layers"
+    )
     module.to(backend.device)
     run, draw = _KINDS[case.kind](module, shape)
     return Subject(module, run, draw, backend)
@@ -91,6 +96,18 @@ def smallest(case: Case) -> tuple[int, ...]:
         '"shapes" in its conformance().'
     )
     return min(case.accepted, key=math.prod)
+
+
+def assert_close(found: Tensor, expected: Tensor, share: float, what: str) -> None:
+    """Raise unless they differ by no more than this share of the largest value, or of 0.1."""
+    largest = float(expected.detach().abs().max()) if expected.numel() else 0.0
+    torch.testing.assert_close(
+        found,
+        expected,
+        rtol=share,
+        atol=share * max(0.1, largest),
+        msg=lambda text: f"{what}, it gives something else.\n{text}",
+    )
 
 
 def run_encoder(module: nn.Module, x: Tensor) -> Tensor:

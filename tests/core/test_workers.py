@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +38,12 @@ class Asks(Dataset[Any]):
             return nidl_core.encoders.get("mine").__name__
         except UnknownComponent as err:
             return str(err)
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes find this module, after what is installed."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
 
 
 WORKER = "This is a worker process: a name given by register() exists only in the process"

@@ -182,7 +182,7 @@ def test_a_setting_that_nothing_takes_fails_before_any_work(here, setting, capsy
 
 def test_fit_refuses_to_overwrite_a_model_unless_told(here, capsys):
     os.mkdir("new")
-    for name in ("model.nidl", "interrupted.nidl"):
+    for name in ("model.nidl", "unfinished.nidl"):
         Path("new", name).write_text("mine")
         assert run(*FIT) == 1
         assert f"new/{name} is there already" in capsys.readouterr().err
@@ -251,22 +251,51 @@ def test_ctrl_c_keeps_the_model_as_it_is_and_says_so(here, capsys):
         assert run(*FIT, "--set", "max_epochs=1000") == 130
     err = capsys.readouterr().err
 
-    kept = "Kept: new/interrupted.nidl, new/metrics.csv, new/spec.json"
+    kept = "Kept: new/unfinished.nidl, new/unfinished.csv, new/unfinished.json"
     assert f"nidl: interrupted after 3 whole epochs. {kept}" in err
-    assert sorted(os.listdir("new")) == ["interrupted.nidl", "metrics.csv", "spec.json"]
-    assert [row["epoch"] for row in rows("new/metrics.csv")] == ["0", "1", "2"]
-    transform = ("transform", "new/interrupted.nidl", "--data", "x.npy", "--out", "z.npy")
+    names = ["unfinished.csv", "unfinished.json", "unfinished.nidl"]
+    assert sorted(os.listdir("new")) == names
+    assert [row["epoch"] for row in rows("new/unfinished.csv")] == ["0", "1", "2"]
+    transform = ("transform", "new/unfinished.nidl", "--data", "x.npy", "--out", "z.npy")
     assert run(*transform) == 0
     assert np.load("z.npy").shape == (N, L)
 
 
-def test_ctrl_c_while_an_older_model_is_there_leaves_that_one(here):
-    os.mkdir("new")
-    shutil.copy("model.nidl", "new")
-    before = Path("model.nidl").read_bytes()
-    with hooks.temporary(Interrupts(0)):
-        assert run(*FIT, "--overwrite") == 130
-    assert Path("new/model.nidl").read_bytes() == before
+def test_what_cuts_a_fit_short_leaves_an_older_result_whole(here):
+    assert run(*FIT) == 0
+    older = {path.name: path.read_bytes() for path in Path("new").iterdir()}
+    assert sorted(older) == ["metrics.csv", "model.nidl", "spec.json"]
+    for epoch in (0, 1):
+        with hooks.temporary(Interrupts(epoch)):
+            assert run(*FIT, "--overwrite", "--set", "latent_dim=2") == 130
+        now = {path.name: path.read_bytes() for path in Path("new").iterdir()}
+        assert {name: now[name] for name in older} == older
+        assert "unfinished.nidl" in now
+    assert run(*FIT, "--overwrite", "--set", "latent_dim=2") == 0
+    assert sorted(os.listdir("new")) == sorted(older)
+    assert json.loads(Path("new/spec.json").read_text())["params"]["latent_dim"] == 2
+
+
+def test_data_that_are_refused_leave_no_trace(here, capsys):
+    np.save("bad.npy", np.zeros(5, dtype=complex))
+    fit = ("fit", "vae.toml", "--data", "bad.npy", "--out", "new")
+    assert run(*fit) == 1
+    assert not Path("new").exists()
+    assert run(*FIT) == 0
+    older = {path.name: path.read_bytes() for path in Path("new").iterdir()}
+    assert run(*fit, "--overwrite") == 1
+    assert {path.name: path.read_bytes() for path in Path("new").iterdir()} == older
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 1)])
+def test_a_score_that_fails_costs_no_model(here, monkeypatch, capsys, error, code):
+    def score(self, X):
+        raise error
+
+    monkeypatch.setattr("nidl_vae.VAE.score", score)
+    assert run(*FIT, "--val", "v.npy") == code
+    assert "written: new/model.nidl, new/metrics.csv, new/spec.json" in capsys.readouterr().out
+    assert nidl.load("new/model.nidl").transform(np.load("v.npy")).shape[1] == L
 
 
 def test_validation_now_and_then_leaves_gaps_in_the_metrics(here):
@@ -599,6 +628,9 @@ def test_explain_builds_no_encoder_or_decoder_and_needs_no_data(here, monkeypatc
     assert run("fit", "vae.toml", "--data", "v.npy", "--out", "new") == 1  # and this would have
 
 
+VALUE = '{"name": "vae", "params": {"encoder": "mlp", "decoder": "mlp", %s}}'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -610,9 +642,11 @@ def test_explain_builds_no_encoder_or_decoder_and_needs_no_data(here, monkeypatc
             "VAE has no parameter 'latentdim'. Did you mean 'latent_dim'?",
         ),
         ('{"name": "os.system"}', "no estimator named 'os.system'"),
+        (VALUE % '"latent_dim": "x"', "latent_dim must be an int"),
+        (VALUE % '"callbacks": ["swa"]', "callbacks must be objects of Lightning's Callback"),
     ],
 )
-def test_explain_refuses_what_is_unknown(here, text, message, capsys):
+def test_explain_refuses_what_fit_would(here, text, message, capsys):
     Path("a.json").write_text(text)
     assert run("explain", "a.json") == 1
     err = capsys.readouterr().err

@@ -97,6 +97,15 @@ class Unready(Encoder):
         return x
 
 
+class UnreadyWithParts(Encoder):
+    def __init__(self, input_shape):
+        self.out_features = 3
+        self.layer = nn.Linear(input_shape[0], 3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 def test_an_encoder_with_nameless_parameters_is_refused():
     with pytest.raises(
         WrongTypeComponent, match=r"takes \*\*kwargs: its parameters must have names"
@@ -109,9 +118,12 @@ def test_an_encoder_that_takes_no_shape_is_refused():
         make(encoder=Shapeless)
 
 
-def test_a_component_that_forgets_its_base_is_told(x):
-    with pytest.raises(SpecError, match=r"Unready.__init__ must call super\(\).__init__\(\) first"):
-        make(encoder=Unready).fit(x)
+@pytest.mark.parametrize("forgetful", [Unready, UnreadyWithParts])
+def test_a_component_that_forgets_its_base_is_told(x, forgetful):
+    with pytest.raises(SpecError) as caught:
+        make(encoder=forgetful).fit(x)
+    name = forgetful.__name__
+    assert str(caught.value) == f"{name}: its __init__ must call super().__init__() first."
 
 
 def test_a_class_in_place_of_a_module_is_told_what_to_do():

@@ -89,6 +89,14 @@ class UnusedParameter(AutoEncoder):
         self.spare = nn.Linear(2, 2)
 
 
+class LogsInfinity(AutoEncoder):
+    """A figure of its training is infinite."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log_figures({"train/level": torch.tensor(torch.inf)}, batch_size=len(batch))
+        return super().training_step(batch, batch_idx)
+
+
 class ChangesItsParameters(AutoEncoder):
     """It changes what it was given."""
 

@@ -328,6 +328,15 @@ class DividesByItsDeviation(LinearEncoder):
         return h / h.std(0, correction=0) if len(h) == 1 else h
 
 
+class VagueRefusal(LinearEncoder):
+    """It names numbers when it refuses a shape, but not those that came."""
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        super().__init__(input_shape)
+        if len(input_shape) != 3:
+            raise ShapeError("it takes images of 1 to 16 channels and of 2 axes: see conv37.")
+
+
 class MuteRefusal(LinearEncoder):
     """It refuses volumes without a word."""
 

@@ -107,14 +107,18 @@ NETWORKS = of(
     ("ddp", "InTurns", "Expected to have finished reduction in the prior iteration"),
     ("shapes", "LosesOddSizes", "built for (1, 6, 5), a batch of 3 gives (3, 1, 6, 4)"),
     ("batch_of_one", "BatchNorm", "Expected more than 1 value per channel when training"),
-    ("batch_of_one", "Squeezes", "a batch of one gives (4,) in evaluation"),
+    (
+        *("batch_of_one", "Squeezes", "a batch of one gives (4,) in evaluation"),
+        "samples_do_not_see_each_other",
+    ),
     (
         *("batch_of_one", "DividesByItsDeviation", "gives NaN or infinity in evaluation"),
         "samples_do_not_see_each_other",
     ),
     ("refusals", "MuteRefusal", "the refusal of (2, 3, 4, 5) does not say what came"),
+    ("refusals", "VagueRefusal", "the refusal of (7,) does not say what came"),
     ("out_features", "LateFeatures", "out_features is None", "shapes"),
-    ("samples_do_not_see_each_other", "Centres", "something else alone than beside two others"),
+    ("samples_do_not_see_each_other", "Centres", "a sample alone, not beside two others"),
 )
 LIKELIHOODS = of(
     bad_likelihoods,
@@ -141,7 +145,7 @@ LIKELIHOODS = of(
     ("gradcheck", "DetachedScale", "Jacobian mismatch for output 0 with respect to input 0"),
     ("evaluation_learns_nothing", "LearnsInEvaluation", "evaluation changes variance"),
     (
-        *("samples_do_not_see_each_other", "ScaleOfTheBatch", "something else alone than beside"),
+        *("samples_do_not_see_each_other", "ScaleOfTheBatch", "a sample alone, not beside two"),
         "reference",
     ),
 )
@@ -162,6 +166,7 @@ ESTIMATORS = of(
     ("refit", "KeepsWeights", "fitted again: down.weight differs"),
     ("random_state_is_left_alone", "SeedsNumpy", "the random state of numpy is another afterwards"),
     ("random_state_is_left_alone", "WorksOnTheData", "the data were changed in place", None),
-    ("transform_is_by_row", "CentresBatches", "Not equal to tolerance"),
+    ("transform_is_by_row", "CentresBatches", "transformed in batches of 5, it gives"),
+    ("fits", "LogsInfinity", "train/level is inf in {"),
     ("ddp_step", "UnusedParameter", "Expected to have finished reduction in the prior iteration"),
 )

@@ -209,4 +209,32 @@ class Elbo(Loss):
         return values.mean()
 
 
-MODULES = [LinearEncoder, ImageEncoder, LinearDecoder, Gauss, Running, Positive, Count, Elbo]
+class WarmUp(Elbo):
+    """The KL counts more with every training step."""
+
+    def __init__(self, steps: int = 5) -> None:
+        super().__init__()
+        self.steps = steps
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def forward(
+        self, x: Tensor, p: Distribution, q: Distribution, z: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        if self.training:
+            self.step += 1
+        figures = super().forward(x, p, q, z)
+        beta = (self.step / self.steps).clamp(max=1.0)
+        return {**figures, "loss": figures["rec_loss"] + beta * figures["kl_loss"]}
+
+
+MODULES = [
+    LinearEncoder,
+    ImageEncoder,
+    LinearDecoder,
+    Gauss,
+    Running,
+    Positive,
+    Count,
+    Elbo,
+    WarmUp,
+]

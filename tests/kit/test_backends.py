@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from bad_networks import LooksAtValues, OtherwiseCompiled
@@ -61,7 +63,8 @@ def test_a_backend_runs_the_checks_that_run_modules(
     assert {check.name for check in checks_for(CASE)} == SLICES
     likelihoods = {check.name for check in checks_for(Case("likelihoods", Gauss))}
     assert likelihoods == SLICES - {"check_shapes", "check_batch_of_one"}
-    assert checks_for(Case("estimators", AutoEncoder)) == []
+    estimators = checks_for(Case("estimators", AutoEncoder))
+    assert [check.name for check in estimators] == ["check_fits"]
 
 
 def test_ddp_runs_what_trains_in_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +98,51 @@ def test_a_graph_that_breaks_is_no_fault() -> None:
     case = Case("encoders", LooksAtValues, shapes=[(7,)])
     found = run_check(case, all_checks()["check_compile"])
     assert found.outcome == "passed", found.text
+
+
+class Precise(AutoEncoder):
+    """Its networks see how they are run."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        compiled = [part._compiled_call_impl is not None for part in (self.down, self.up)]
+        self.seen.append((self.down(self.as_input(batch).flatten(1)).dtype, compiled))
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "compiled"),
+    [
+        ("eager", torch.float32, False),
+        ("compile", torch.float32, True),
+        ("bf16", torch.bfloat16, False),
+    ],
+)
+def test_an_estimator_is_fitted_on_the_backend(
+    backend: str, dtype: torch.dtype, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIDL_TEST_BACKEND", backend)
+    Precise.seen.clear()
+    found = run_check(Case("estimators", Precise, shapes=[(6,)]), all_checks()["check_fits"])
+    assert found.outcome == "passed", found.text
+    assert Precise.seen[0] == (dtype, [compiled, compiled])
+
+
+class WithoutKeywords(AutoEncoder):
+    """It takes no arguments for the Trainer."""
+
+    def __init__(self, latent_dim: int = 2, random_state: int | None = None) -> None:
+        super().__init__(latent_dim=latent_dim, random_state=random_state)
+
+
+def test_an_estimator_that_hands_nothing_to_the_trainer_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NIDL_TEST_BACKEND", "bf16")
+    found = run_check(Case("estimators", WithoutKeywords), all_checks()["check_fits"])
+    assert found.outcome == "skipped"
+    assert found.text.startswith("it takes no arguments for Lightning's Trainer")
 
 
 @pytest.mark.parametrize("backend", ["compile", "bf16"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from good_components import Elbo, Gauss, LinearDecoder, LinearEncoder
+from good_components import SMALL, Elbo, Gauss, LinearDecoder, LinearEncoder
 from good_estimator import AutoEncoder
 
+import nidl_core
 from nidl_core import Encoder
 from nidl_core.errors import ShapeError, SpecError, UnknownParameter
 from nidl_core.testing import Case, cases_of, checks_for, installed
@@ -139,6 +140,24 @@ def test_the_id_is_short_whatever_the_parameters_are() -> None:
     case = Case("estimators", "vae", {"encoder": spec, "text": "x" * 90, "d": [1, 2], "e": 1.5})
     assert case.id.startswith("estimators-vae[encoder=mlp,text=xxxx")
     assert len(case.id) < 80
+
+
+def test_cases_that_differ_in_their_shapes_alone_have_ids_of_their_own() -> None:
+    cases = [Case("encoders", LinearEncoder, shapes=[shape]) for shape in SMALL]
+    expected = ["", "#2", "#3"]
+    assert [case.id for case in as_cases(cases)] == [
+        f"encoders-LinearEncoder{number}" for number in expected
+    ]
+    assert [case.id for case in as_cases(as_cases(cases)[1:])] == [
+        f"encoders-LinearEncoder{number}" for number in expected[:2]
+    ]
+
+
+def test_several_needs_of_one_kind_are_all_looked_for() -> None:
+    needs = {"encoders": ["linear", "no_such_encoder"]}
+    with nidl_core.encoders.temporary("linear", LinearEncoder):
+        lacks = missing(Case("estimators", AutoEncoder, needs=needs))
+    assert lacks is not None and "no_such_encoder" in lacks
 
 
 def test_what_is_needed_and_not_installed_skips_all_checks_and_says_what() -> None:

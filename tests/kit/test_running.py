@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +17,17 @@ from good_components import SMALL, Elbo, LinearEncoder
 from good_estimator import AutoEncoder
 
 from nidl_core.errors import SpecError
-from nidl_core.testing import Case, Check, NotApplicable, Report, Result, checks_for, run_checks
-from nidl_core.testing.catalogue import all_checks
+from nidl_core.testing import (
+    Case,
+    Check,
+    NotApplicable,
+    Report,
+    Result,
+    checks_for,
+    parametrize_with_checks,
+    run_checks,
+)
+from nidl_core.testing.catalogue import all_checks, expected_failure
 from nidl_core.testing.running import run_check
 
 CASE = Case("encoders", LinearEncoder, shapes=SMALL)
@@ -92,6 +104,44 @@ def test_an_expected_failure_of_no_check_or_without_reason_is_refused(
     with pytest.raises(SpecError) as caught:
         checks_for(expecting(**reasons))
     assert text in str(caught.value)
+
+
+def test_an_expected_failure_can_be_that_of_one_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = {"check_gradients@bf16": "too coarse", "check_gradients@compile": "a graph break"}
+    case = dataclasses.replace(CASE, expected_failures=reasons)
+    (check,) = [check for check in checks_for(case) if check.name == "check_gradients"]
+    assert expected_failure(case, check) is None
+    monkeypatch.setenv("NIDL_TEST_BACKEND", "bf16")
+    assert expected_failure(case, check) == "too coarse"
+    strange = dataclasses.replace(CASE, expected_failures={"check_pickle@bf16": "never run there"})
+    with pytest.raises(SpecError, match="names check_pickle@bf16, which is no check"):
+        checks_for(strange)
+
+
+def test_a_run_without_any_check_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    only = {"check_signature": all_checks()["check_signature"]}
+    monkeypatch.setattr("nidl_core.testing.catalogue.all_checks", lambda: only)
+    monkeypatch.setenv("NIDL_TEST_BACKEND", "bf16")
+    for collect in (run_checks, parametrize_with_checks):
+        with pytest.raises(SpecError, match="no check of these components under the backend bf16"):
+            collect([CASE])
+
+
+def test_python_without_assertions_is_refused() -> None:
+    code = (
+        "from nidl_core.testing import Case, run_checks\n"
+        "from good_components import LinearEncoder\n"
+        "run_checks([Case('encoders', LinearEncoder)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the checks are assertions, which Python drops under -O" in done.stderr
 
 
 def test_scikit_learns_checks_can_be_expected_to_fail_where_a_need_is_missing() -> None:

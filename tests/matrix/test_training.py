@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch import Callback
 
-from nidl_core.testing.backends import current
+from nidl_core.testing.backends import compiler, current
+from nidl_core.testing.fits import trainer_arguments
 
 sys.path.insert(0, str(Path(__file__).parent))
 import training
@@ -21,25 +21,6 @@ import training
 BACKEND = current()
 PAIRS = training.pairs()
 IDS = [training.name(pair) for pair in PAIRS]
-
-
-class Compiled(Callback):
-    """Compile the networks in place, once the fit has built them."""
-
-    def __init__(self, how: str) -> None:
-        self.how = how
-
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        pl_module.encoder.compile(backend=self.how)
-        pl_module.decoder.compile(backend=self.how)
-
-
-ARGUMENTS: dict[str, Any] = {
-    "eager": {},
-    "compile": {"callbacks": [Compiled("aot_eager")]},
-    "inductor": {"callbacks": [Compiled("inductor")]},
-    "bf16": {"precision": "bf16-mixed"},
-}
 
 
 def test_the_matrix_is_not_empty() -> None:
@@ -73,18 +54,18 @@ def test_component_trains(pair: Any, request: pytest.FixtureRequest) -> None:
         assert "failed" not in found, found["failed"]
         assert found == other[training.name(pair)]  # weights and figures alike on both ranks
     else:
-        found = training.train(*pair, accelerator=BACKEND.device, **ARGUMENTS[BACKEND.name])
+        found = training.train(*pair, **trainer_arguments(BACKEND))
     for figure in ("train loss", "val loss", "score"):
         assert math.isfinite(found[figure]), figure
     assert found["reconstructions"] == [training.ROWS, *found["shape"]]
     assert found["latents"] == [training.ROWS, pair[0].params["latent_dim"]]
 
 
-if BACKEND.name in ("compile", "inductor"):
+if compiler(BACKEND.name):
 
     @pytest.mark.parametrize("pair", PAIRS, ids=IDS)
     def test_compiled_training_agrees_with_eager(pair: Any) -> None:
         expected = training.train(*pair, accelerator=BACKEND.device)
-        found = training.train(*pair, accelerator=BACKEND.device, **ARGUMENTS[BACKEND.name])
+        found = training.train(*pair, **trainer_arguments(BACKEND))
         for figure in ("train loss", "val loss", "score", "weights"):
             assert found[figure] == pytest.approx(expected[figure], rel=1e-3, abs=1e-3), figure

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 import uv
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = [path.parent for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+PROJECTS = {"nidl-core": ROOT, **{project.name: project for project in PLUGINS}}
 ACME = Path(__file__).parent / "third_party" / "nidl-acme"
 
 PYPROJECT = """
@@ -53,8 +55,20 @@ class {name}(Encoder):
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheels of this repository's distributions, by name."""
     folder = tmp_path_factory.mktemp("wheels")
-    projects = {"nidl-core": ROOT, **{project.name: project for project in PLUGINS}}
-    return {name: build(project, folder / name) for name, project in projects.items()}
+    return {name: build(project, folder / name) for name, project in PROJECTS.items()}
+
+
+@pytest.fixture(scope="session")
+def wheels_of_sdists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same, each built from the distribution's sdist."""
+    folder = tmp_path_factory.mktemp("sdists")
+    built = {}
+    for name, project in PROJECTS.items():
+        with tarfile.open(build(project, folder / name / "sdist", "sdist")) as packed:
+            packed.extractall(folder / name, filter="data")
+        (sources,) = folder.glob(f"{name}/nidl_*")
+        built[name] = build(sources, folder / name / "wheel")
+    return built
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +104,23 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="session")
+def shared_namespace(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Wheels of two distributions that each put a module into one package without `__init__.py`."""
+    folder = tmp_path_factory.mktemp("namespace")
+    built = []
+    for name in ("deep", "wide"):
+        project = folder / f"nidl-{name}"
+        package = project / "lab_ns"
+        package.mkdir(parents=True)
+        package.joinpath(f"{name}.py").write_text(ENCODER.format(name=name.title()))
+        entry = f'{name} = "lab_ns.{name}:{name.title()}"'
+        text = PYPROJECT.format(name=project.name, core="nidl-core", entry=entry, module="lab_ns")
+        project.joinpath("pyproject.toml").write_text(text)
+        built.append(build(project, project / "dist"))
+    return built
+
+
 def write(project: Path, core: str, entry: str, source: str) -> Path:
     """The sources of a small distribution, named like its folder, with one entry point."""
     module = project.name.replace("-", "_")
@@ -100,12 +131,12 @@ def write(project: Path, core: str, entry: str, source: str) -> Path:
     return project
 
 
-def build(project: Path, folder: Path) -> Path:
-    """The wheel of a project, built into an empty folder by this environment's hatchling."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+def build(project: Path, folder: Path, target: str = "wheel") -> Path:
+    """The wheel or sdist of a project, built into an empty folder by this environment's hatchling."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
     subprocess.run(command, cwd=project, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+    (built,) = folder.iterdir()
+    return built
 
 
 class Site:

@@ -148,3 +148,12 @@ def test_a_plugin_installed_while_the_process_runs_is_found(site, acme):
         *site.installer(acme),
     )
     assert answers == ["UnknownComponent", "Pool2d"]
+
+
+def test_distributions_that_share_a_namespace_package_come_one_by_one(site, shared_namespace):
+    first, second = shared_namespace
+    site.install(first)
+    assert site.ask(GET, "deep")["deep"]["class"] == "lab_ns.deep:Deep"
+    site.install(second)
+    answers = site.ask(GET, "deep", "nidl-wide:wide")
+    assert [a["class"] for a in answers.values()] == ["lab_ns.deep:Deep", "lab_ns.wide:Wide"]

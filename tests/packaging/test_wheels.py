@@ -86,3 +86,9 @@ def test_the_core_holds_the_catalogue(wheels):
     with zipfile.ZipFile(wheels["nidl-core"]) as opened:
         catalogue = json.loads(opened.read("nidl_core/_catalog.json"))
     assert catalogue["estimators"]["vae"] == "nidl-vae"
+
+
+def test_the_wheel_of_the_sdist_is_the_wheel_of_the_sources(project, wheels, wheels_of_sdists):
+    name = project["name"]
+    assert wheels_of_sdists[name].name == wheels[name].name
+    assert wheels_of_sdists[name].read_bytes() == wheels[name].read_bytes()

@@ -219,7 +219,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path):
     kept.parent.mkdir()
     kept.write_text("mine", encoding="utf-8")
     with pytest.raises(
-        InvalidParameter, match="--into must be a folder where nidl-mine is missing"
+        NidlError, match="nidl-mine is there already. Choose another name, or --into"
     ):
         new_plugin("loss", "mine", into=tmp_path)
     assert texts(tmp_path) == {"nidl-mine/kept.txt": "mine"}
@@ -227,7 +227,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path):
 
 def test_a_file_in_the_way_is_refused_and_left_alone(tmp_path):
     (tmp_path / "nidl-mine").write_text("mine", encoding="utf-8")
-    with pytest.raises(InvalidParameter, match="--into must be"):
+    with pytest.raises(NidlError, match="nidl-mine is there already"):
         new_plugin("loss", "mine", into=tmp_path)
     assert texts(tmp_path) == {"nidl-mine": "mine"}
 

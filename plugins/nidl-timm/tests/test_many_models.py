@@ -1,4 +1,4 @@
-"""A small model of most of timm's families, at two odd sizes: built, whole and finite."""
+"""A small model of most of timm's families, at an odd size: built, whole and finite."""
 
 import pytest
 import torch
@@ -57,11 +57,11 @@ MODELS = [
 
 @pytest.mark.parametrize("model", MODELS)
 def test_odd_sizes_are_taken_by(model):
-    for shape in [(2, 33, 47), (1, 45, 29)]:
-        torch.manual_seed(0)
-        encoder = TimmEncoder(shape, model)
-        for training, n in [(True, 2), (True, 1), (False, 2)]:
-            encoder.train(training)
-            h = encoder(torch.randn(n, *shape))
-            assert h.shape == (n, encoder.out_features)
-            assert h.isfinite().all()
+    torch.manual_seed(0)
+    shape = (2, 45, 29)
+    encoder = TimmEncoder(shape, model)
+    for training, n in [(True, 1), (False, 2)]:  # batch norm of one image is the hardest
+        encoder.train(training)
+        h = encoder(torch.randn(n, *shape))
+        assert h.shape == (n, encoder.out_features)
+        assert h.isfinite().all()

@@ -1,0 +1,4 @@
+"""The names of what `nidl fit` writes while it trains: a result's own files come at its end."""
+
+METRICS = "unfinished.csv"
+SPEC = "unfinished.json"
