@@ -149,7 +149,7 @@ def test_impossible_shapes_and_latent_dims_are_refused():
         MonaiDecoder(L, (2, 7))
     assert str(caught.value) == (
         "monai gives theta of shape (N, P*C, H, W) or (N, P*C, D, H, W), got (N, 2, 7). "
-        "Add a channel axis: x[:, None]."
+        "Choose mlp, which takes any shape."
     )
     for latent_dim in (0, 2.5, None):
         with pytest.raises(InvalidParameter, match="latent_dim must be an int of at least 1"):

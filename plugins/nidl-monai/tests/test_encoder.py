@@ -252,9 +252,12 @@ def test_wrong_rank_is_refused_with_what_would_fit(shape, end):
     assert str(caught.value) == f"monai takes x of shape (N, C, H, W) or (N, C, D, H, W), {end}"
 
 
-def test_empty_axes_are_refused():
-    with pytest.raises(ShapeError, match=r"input_shape takes ints of at least 1, .*\(1, 0, 9\)"):
-        MonaiEncoder((1, 0, 9))
+@pytest.mark.parametrize("shape", [(1, 0, 9), (True, 8, 9), (1, 8.5, 9), None])
+def test_what_is_no_shape_is_refused(shape):
+    with pytest.raises(ShapeError) as caught:
+        MonaiEncoder(shape)
+    told = f"input_shape takes ints of at least 1, one an axis, got {shape!r}. "
+    assert str(caught.value).startswith(told)
 
 
 @pytest.mark.parametrize(

@@ -190,12 +190,28 @@ def test_a_failed_build_leaves_the_random_state_alone():
             "input_shape takes ints of at least 1, one an axis, got (1, 0, 8). Give the shape of one "
             "sample, x.shape[1:].",
         ),
+        (
+            (True, 8, 8),
+            "input_shape takes ints of at least 1, one an axis, got (True, 8, 8). Give the shape of "
+            "one sample, x.shape[1:].",
+        ),
+        (
+            None,
+            "input_shape takes ints of at least 1, one an axis, got None. Give the shape of one "
+            "sample, x.shape[1:].",
+        ),
     ],
 )
 def test_shapes_of_no_image_are_refused(shape, message):
     with pytest.raises(ShapeError) as caught:
         TimmEncoder(shape)
     assert str(caught.value) == message
+
+
+def test_a_model_that_takes_squares_gets_one():
+    encoder = TimmEncoder((1, 45, 29), "nest_tiny")
+    assert encoder.padding == (0, 19, 0, 3)  # to 48 x 48
+    assert encoder.eval()(torch.zeros(1, 1, 45, 29)).shape == (1, encoder.out_features)
 
 
 def test_a_size_that_cannot_fit_is_refused_with_one_that_does():
@@ -239,9 +255,9 @@ def test_a_model_for_three_channels_says_so():
         ),
         (
             {"model": "test_resnet", "model_args": {"dropp_rate": 0.1}},
-            "model must be a model that timm can build with in_chans=1, dropp_rate=0.1 (TypeError: "
+            "model_args must be arguments that timm's test_resnet can be built with (TypeError: "
             "ResNet.__init__() got an unexpected keyword argument 'dropp_rate'), got "
-            "model='test_resnet'.",
+            "model_args={'dropp_rate': 0.1}.",
         ),
         (
             {"model": "crossvit_tiny_240", "pool": False},

@@ -89,15 +89,16 @@ def checked_sample(
     verb: str, channels: str, parameter: str, shape: Sequence[int]
 ) -> tuple[int, Size]:
     """Channels and S of (channels, *S), or `ShapeError` if S has not 2 or 3 axes of at least 1."""
-    if not all(_is_count(axis) for axis in shape):
+    if not isinstance(shape, Sequence) or not all(map(_is_count, shape)):
         raise ShapeError(
-            f"{parameter} takes ints of at least 1, one an axis, got {tuple(shape)}. "
+            f"{parameter} takes ints of at least 1, one an axis, got {shape!r}. "
             "Give the shape of one sample, x.shape[1:]."
         )
     if len(shape) - 1 not in _AXES:
         fits = " or ".join(f"(N, {channels}, {axes})" for axes in _AXES.values())
         got = ", ".join(["N", *map(str, shape)])
-        lacks_channels = "Add a channel axis: x[:, None]." if len(shape) == 2 else ""
+        lacks = len(shape) == 2 and parameter == "input_shape"
+        lacks_channels = "Add a channel axis: x[:, None]." if lacks else ""
         raise ShapeError(
             f"monai {verb} of shape {fits}, got ({got}). "
             f"{lacks_channels or 'Choose mlp, which takes any shape.'}"

@@ -94,9 +94,9 @@ def checked_args(model: str, channels: int, model_args: Mapping[str, Any] | None
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """(C, H, W) as plain ints, or `ShapeError`."""
-    if not all(isinstance(n, Integral) and int(n) >= 1 for n in shape):
+    if not isinstance(shape, Sequence) or not all(map(_is_count, shape)):
         raise ShapeError(
-            f"input_shape takes ints of at least 1, one an axis, got {tuple(shape)}. "
+            f"input_shape takes ints of at least 1, one an axis, got {shape!r}. "
             "Give the shape of one sample, x.shape[1:]."
         )
     if len(shape) != 3:
@@ -108,3 +108,7 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
         raise ShapeError(f"timm takes x of shape (N, C, H, W), got ({got}). {remedy}")
     channels, height, width = map(int, shape)
     return channels, height, width
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

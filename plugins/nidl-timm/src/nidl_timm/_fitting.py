@@ -70,11 +70,15 @@ def fitted(
             if fault is None or isinstance(fault, TypeError):  # it takes no img_size: no matter
                 fault = err
         torch.set_rng_state(start)
-    told = f"{type(fault).__name__}: {fault}".rstrip(": ") if fault else "it leaves out a part"
+    told = _told(fault) if fault else "it leaves out a part"
     raise ShapeError(
         f"timm's {model} cannot take x of shape (N, {', '.join(map(str, shape))}), as it is or padded "
         f"to a multiple of {stride} ({told}). {_remedy(model, args, shape, stride, pool)}"
     ) from fault
+
+
+def _told(err: Exception) -> str:
+    return f"{type(err).__name__}: {err}" if str(err) else f"{type(err).__name__}, without a word"
 
 
 def _stride(model: str, args: Args) -> int:
@@ -83,8 +87,11 @@ def _stride(model: str, args: Args) -> int:
         with torch.device("meta"):
             info = getattr(make(model, args), "feature_info", ())
     except Exception as err:
-        given = ", ".join(f"{name}={value!r}" for name, value in args.items())
-        expected = f"a model that timm can build with {given} ({type(err).__name__}: {err})"
+        own = {name: value for name, value in args.items() if name != "in_chans"}
+        if own:
+            expected = f"arguments that timm's {model} can be built with ({_told(err)})"
+            raise InvalidParameter("model_args", own, expected) from err
+        expected = f"a model that timm can build for {args['in_chans']} channels ({_told(err)})"
         raise InvalidParameter("model", model, expected) from err
     stages = getattr(info, "info", info)
     return max((int(stage["reduction"]) for stage in stages), default=_STRIDE)
@@ -93,13 +100,14 @@ def _stride(model: str, args: Args) -> int:
 def _attempts(size: Size, stride: int) -> Iterator[tuple[Size, Args]]:
     """Sizes to pad to, and what to tell timm of them.
 
-    As it is, a multiple of the stride, and more, for convolutions without padding of their own; first
-    by `img_size`, for models that are made for one size, then without, for all others.
+    As it is, a multiple of the stride, and more, for convolutions without padding of their own, and a
+    square; first by `img_size`, for models that are made for one size, then without, for all others.
     """
     multiple = tuple(math.ceil(axis / stride) * stride for axis in size)
     one_more = tuple(math.ceil((axis - 1) / stride) * stride + 1 for axis in size)
     stride_more = tuple(axis + stride for axis in multiple)
-    sizes = dict.fromkeys((size, multiple, one_more, stride_more))
+    square = (max(multiple), max(multiple))
+    sizes = dict.fromkeys((size, multiple, one_more, stride_more, square))
     yield from ((size, {"img_size": size}) for size in sizes)
     yield from ((size, {}) for size in sizes)
 

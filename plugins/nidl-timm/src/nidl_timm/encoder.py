@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.nn import SyncBatchNorm
 from torch.nn import functional as F
 
 from nidl_core.errors import InvalidParameter
@@ -28,10 +29,10 @@ __all__ = ["MissingWeights", "TimmEncoder"]
 class TimmEncoder(Encoder):
     """One of timm's image models without its classifier: x (N, C, H, W) -> h (N, F).
 
-    Any number of channels, any size. An image that the model cannot take as it is, or not all of it
-    (most transformers take multiples of their patch, and many networks leave out the rows and columns
-    behind the last multiple of their stride), is padded with zeros at the bottom and the right, to the
-    next multiple of the model's stride. What fits is not padded, and then h is what timm gives.
+    Any number of channels, and any size that the model can be made for. An image that it cannot take
+    as it is, or not all of it (most transformers take multiples of their patch, some take squares, and
+    many networks leave out the rows and columns behind the last multiple of their stride), is padded
+    with zeros at the bottom and the right. What fits is not padded, and then h is what timm gives.
 
     Weights are drawn as timm draws them: the same seed gives the same ones. `net` is timm's model.
     Parameters that the features do not depend on are frozen, so that distributed training finds none
@@ -92,6 +93,7 @@ class TimmEncoder(Encoder):
             x = F.pad(x, self.padding)
         alone = self._lone_norms if self.training and len(x) == 1 else ()
         norms = [norm for norm in map(self.net.get_submodule, alone) if norm.training]
+        norms = [norm for norm in norms if not isinstance(norm, SyncBatchNorm)]  # sees other images
         try:
             for norm in norms:
                 norm.training = False
