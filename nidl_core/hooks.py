@@ -53,11 +53,13 @@ class Events:
     """The specifications. An implementation may take any subset of the arguments."""
 
     @hookspec(firstresult=True)
-    def nidl_as_dataset(self, data: Any) -> Any:
+    def nidl_as_dataset(self, data: Any, spec: Any) -> Any:
         """Turn an input that the core does not know into an array, tensor, Dataset or DataLoader.
 
         Return None for what is not yours: the next plugin is asked. Raise a `DataError` for what is
-        yours and cannot be used: nobody else is asked.
+        yours and cannot be used: nobody else is asked. `spec` is what the data that the model was
+        fitted on said of themselves (`nidl_core.data.ArrayDataset`), so that further data are
+        prepared like them; None at a fit.
         """
 
     @hookspec

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 _PIECE = 64 * 2**20  # bytes of data at once, about
 
 
-def open_data(path: str) -> Any:
+def open_data(path: str, spec: Any = None) -> Any:
     """What the installed plugins make of a path: an array, tensor, Dataset or loader.
 
-    Raises `DataError` if there is no such file, or none of them reads it.
+    `spec` is the `data_spec_` of a fitted model. Raises `DataError` if there is no such file, or none
+    of them reads it.
     """
-    data = hooks.first("nidl_as_dataset", data=path)
+    data = hooks.first("nidl_as_dataset", data=path, spec=spec)
     if data is None and not os.path.exists(path):
         raise MissingFile(f"there is no file {path}.")
     if data is None:

@@ -46,8 +46,8 @@ def _command(
 
 def _apply(arguments: argparse.Namespace) -> int:
     _check_paths(arguments)
-    data = arrays.open_data(arguments.data)
     model = _loaded(arguments)
+    data = arrays.open_data(arguments.data, getattr(model, "data_spec_", None))
     rows, pieces = arrays.in_pieces(data, model.input_shape_, model.batch_size)
     answers = (getattr(model, arguments.verb)(piece) for piece in pieces)
     return _write(arguments, rows, answers)
