@@ -39,7 +39,8 @@ class ArrayDataset(Dataset[Any]):
     Parameters
     ----------
     x : array (N, C, *S) or (N, features)
-        Read a batch at a time.
+        Read a batch at a time: an array, or anything that has its shape and gives arrays of rows
+        for slices and arrays of indices.
     spec : plain data, optional
         Kept as `data_spec_` by the estimator that is fitted on these rows, and in its model file;
         the hook `nidl_as_dataset` gets it for further data.
@@ -292,8 +293,8 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
         return Rows(_checked(x.tensors[0]))
     if isinstance(x, Tensor):
         return Rows(_checked(x))
-    if type(x) is ArrayDataset:
-        rows = _array_rows(x.x, estimator, reset)
+    if isinstance(x, ArrayDataset):
+        rows = _dataset_rows(x, estimator, reset)
         rows.spec, rows.mask = _described(x)
         return rows
     if isinstance(x, Dataset):
@@ -407,6 +408,14 @@ def _check_form(shape: tuple[int, ...], is_complex: bool) -> None:
         raise DataError(_COMPLEX)
     if 0 in shape:
         raise DataError(f"the data are empty: shape {shape}.")
+
+
+def _dataset_rows(x: ArrayDataset, estimator: Any, reset: bool) -> Rows:
+    """Rows of an array; of anything else that is indexed like one, read as they are needed."""
+    if isinstance(x.x, (np.ndarray, Tensor)):
+        return _array_rows(x.x, estimator, reset)
+    _check_form(tuple(x.x.shape), False)
+    return Rows(x.x, as_array=True)
 
 
 def _array_rows(x: Any, estimator: Any, reset: bool) -> Rows:
