@@ -46,10 +46,14 @@ class ArrayDataset(Dataset[Any]):
         the hook `nidl_as_dataset` gets it for further data.
     mask : bool array (*S), optional
         Which positions count: the likelihood leaves out the others.
+    notes : iterable of str
+        What a person should know of them: what was left out, say.
     """
 
-    def __init__(self, x: Any, *, spec: Any = None, mask: Any = None) -> None:
-        self.x, self.spec = x, spec
+    def __init__(
+        self, x: Any, *, spec: Any = None, mask: Any = None, notes: Iterable[str] = ()
+    ) -> None:
+        self.x, self.spec, self.notes = x, spec, tuple(notes)
         self.mask = None if mask is None else torch.as_tensor(mask)
 
     def __len__(self) -> int:

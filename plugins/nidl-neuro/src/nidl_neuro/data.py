@@ -47,7 +47,8 @@ class Scans(ArrayDataset):
         self, cohort: Cohort, store: Store, preparation: Preparation, mask: NDArray[np.bool_] | None
     ) -> None:
         spec = {**preparation.to_dict(), **_ORIGIN}
-        super().__init__(_StoredRows(store), spec=spec, mask=mask)
+        notes = [*cohort.notes, *(f"left out: {reason}" for reason in cohort.refused.values())]
+        super().__init__(_StoredRows(store), spec=spec, mask=mask, notes=notes)
         self.cohort, self.store, self.preparation = cohort, store, preparation
 
     @property

@@ -7,6 +7,8 @@ from typing import Any
 
 from nidl_core.hooks import hookimpl
 
+# What a spec may say beside the parameters of the preparation: arguments of `scans`.
+_FINDING = {"cache", "derivatives", "path_column", "pattern", "skip_bad", "strict", "workers"}
 _OTHERS = (".npy", ".npz", ".pt", ".h5", ".nidl")  # files that are no scans: no need to look
 
 
@@ -21,4 +23,6 @@ def nidl_as_dataset(data: Any, spec: Any) -> Any:
         return None
     from nidl_neuro.data import scans
 
-    return scans(data, spec)
+    wanted = dict(spec or {})
+    finding = {name: wanted.pop(name) for name in _FINDING & wanted.keys()}
+    return scans(data, wanted, **finding)
