@@ -3,7 +3,8 @@
 NIDL_TEST_BACKEND is one of
 
 - eager (the default): all checks, as they are
-- compile, inductor: modules go through torch.compile with aot_eager or inductor
+- compile, inductor: modules go through torch.compile with aot_eager or inductor, for the smallest
+  of their shapes
 - bf16: modules run under bfloat16 autocast
 - ddp: only the checks that train in two processes
 

@@ -24,6 +24,7 @@ from nidl_core.testing.subjects import (
     Subject,
     assert_close,
     first,
+    shapes_of,
     smallest,
     subject,
     subjects,
@@ -127,7 +128,7 @@ def check_device(case: Case) -> None:
 @check(*MODULES, backends=EVERYWHERE)
 def check_seeded(case: Case) -> None:
     """Weights and training noise follow torch's seed; evaluation draws nothing at random."""
-    for shape in case.accepted:
+    for shape in shapes_of(case):
         built, again = subject(case, shape), subject(case, shape)
         assert_same_state(built.module.state_dict(), again.module.state_dict(), "built")
         inputs = built.inputs(N)

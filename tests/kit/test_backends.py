@@ -15,6 +15,7 @@ from nidl_core.testing import Case, checks_for
 from nidl_core.testing.backends import Backend, current
 from nidl_core.testing.catalogue import all_checks
 from nidl_core.testing.running import run_check
+from nidl_core.testing.subjects import shapes_of
 
 CASE = Case("encoders", LinearEncoder, shapes=SMALL)
 SLICES = {"check_gradients", "check_inputs_unchanged", "check_seeded", "check_ddp", "check_shapes"}
@@ -87,6 +88,12 @@ def test_compile_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     eager = Backend("eager").run(run)(module, x)
     assert torch.equal(Backend("compile").run(run)(module, x), 2 * eager)
     assert seen[0] is False
+
+
+def test_what_is_compiled_is_compiled_for_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shapes_of(CASE) == SMALL
+    monkeypatch.setenv("NIDL_TEST_BACKEND", "compile")
+    assert shapes_of(CASE) == [(7,)]
 
 
 def test_bf16_runs_under_autocast() -> None:
