@@ -13,6 +13,7 @@ import nidl_neuro
 from nidl_core import hooks
 from nidl_core.errors import DataError, InvalidParameter, ShapeError, UnknownParameter
 from nidl_neuro import Preparation, ScanError, scans
+from nidl_neuro.data import prepared_affine
 from nidl_neuro.datasets import synthetic_cohort
 
 N, SIZE = 6, 16
@@ -196,3 +197,23 @@ def test_what_is_no_scan_is_left_to_others(plugin, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((3, 2)))
     for other in (str(tmp_path / "x.npy"), [[1.0, 2.0]], {"a": 1}):
         assert nidl_neuro.hooks.nidl_as_dataset(other, None) is None
+
+
+def test_scans_that_do_not_lie_on_each_other_are_told(tmp_path):
+    voxels = np.random.default_rng(0).random((5, 5, 5))
+    away = np.eye(4)
+    away[:3, 3] = [0, 3, 4]
+    images = [nibabel.Nifti1Image(voxels * i, affine) for i, affine in ((1, np.eye(4)), (2, away))]
+    (note,) = scans(images, cache=tmp_path).notes
+    assert note.startswith("the prepared grids of the scans lie up to 5.0 mm apart")
+    assert not scans([images[0], images[0]], cache=tmp_path).notes
+
+
+def test_a_model_knows_the_grid_of_its_scans(folder, cache, plugin, tmp_path):
+    model = vae().fit(folder)
+    model.save(tmp_path / "model.nidl")
+    affine = prepared_affine(nidl.load(tmp_path / "model.nidl"))
+    first = nibabel.load(scans(folder).cohort[0].path)
+    np.testing.assert_array_equal(affine, first.affine)
+    with pytest.raises(DataError, match="the model was not fitted on scans"):
+        prepared_affine(vae().fit(np.ones((4, 3)) * np.arange(3)))

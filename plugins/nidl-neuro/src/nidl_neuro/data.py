@@ -26,6 +26,7 @@ from nidl_neuro.store import Item, Progress, Row, Store
 
 VERSION = 1  # of what a preparation means: raised with any change of the voxels that it gives
 _ORIGIN = {"made_by": "nidl-neuro", "version": VERSION}
+_APART = 0.5  # voxels by which the grids of aligned scans may differ
 
 
 class Scans(ArrayDataset):
@@ -46,8 +47,15 @@ class Scans(ArrayDataset):
     def __init__(
         self, cohort: Cohort, store: Store, preparation: Preparation, mask: NDArray[np.bool_] | None
     ) -> None:
-        spec = {**preparation.to_dict(), **_ORIGIN}
-        notes = [*cohort.notes, *(f"left out: {reason}" for reason in cohort.refused.values())]
+        affines = np.stack(
+            [Record.from_dict(store.record(row)).affine for row in range(len(store))]
+        )
+        spec = {**preparation.to_dict(), **_ORIGIN, "affine": affines[0].tolist()}
+        notes = [
+            *_apart(affines, store.layout.shape[1:]),
+            *cohort.notes,
+            *(f"left out: {reason}" for reason in cohort.refused.values()),
+        ]
         super().__init__(_StoredRows(store), spec=spec, mask=mask, notes=notes)
         self.cohort, self.store, self.preparation = cohort, store, preparation
 
@@ -148,6 +156,17 @@ def scans(
     return Scans(cohort, store, prep, None if prep.mask == "none" else shared_mask(store))
 
 
+def prepared_affine(model: Any) -> NDArray[np.float64]:
+    """The affine (4, 4), in mm, of the prepared grid that a model was fitted on.
+
+    That of the first scan, which is everyone's where the scans are aligned. Raises `DataError`.
+    """
+    spec = getattr(model, "data_spec_", None)
+    if not isinstance(spec, Mapping) or "affine" not in spec:
+        raise DataError("the model was not fitted on scans: it knows no grid in mm.")
+    return np.array(spec["affine"], dtype=np.float64)
+
+
 def as_preparation(given: Preparation | Mapping[str, Any] | None) -> Preparation:
     """A preparation, from its parameters or from what a model keeps of its data.
 
@@ -164,7 +183,23 @@ def as_preparation(given: Preparation | Mapping[str, Any] | None) -> Preparation
             f"the model was fitted on scans of preparation version {given['version']}, this nidl-neuro "
             f"knows up to {VERSION}. Upgrade it: pip install --upgrade nidl-neuro"
         )
-    return Preparation.from_dict({k: v for k, v in given.items() if k not in _ORIGIN})
+    return Preparation.from_dict(
+        {key: value for key, value in given.items() if key not in (*_ORIGIN, "affine")}
+    )
+
+
+def _apart(affines: NDArray[np.float64], shape: tuple[int, ...]) -> list[str]:
+    """A note where the prepared grids (N, 4, 4) of the scans do not lie on each other."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
+    places = corners @ affines[:, :3, :3].transpose(0, 2, 1) + affines[:, None, :3, 3]  # (N, 8, 3)
+    largest = float(np.linalg.norm(places - places[0], axis=2).max())
+    voxel = float(np.linalg.norm(affines[0, :3, :3], axis=0).min())
+    if largest <= _APART * voxel:
+        return []
+    return [
+        f"the prepared grids of the scans lie up to {largest:.1f} mm apart: one voxel is not one place in "
+        "all of them. Register them to a common space first."
+    ]
 
 
 def shared_mask(store: Store, share: float = 0.5) -> NDArray[np.bool_]:

@@ -1,8 +1,9 @@
-"""What this plugin answers to nidl's hooks: scans as data. Imports nothing heavy."""
+"""What this plugin answers to nidl's hooks: scans as data, answers as tables and images. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from nidl_core.hooks import hookimpl
@@ -10,6 +11,25 @@ from nidl_core.hooks import hookimpl
 # What a spec may say beside the parameters of the preparation: arguments of `scans`.
 _FINDING = {"cache", "derivatives", "path_column", "pattern", "skip_bad", "strict", "workers"}
 _OTHERS = (".npy", ".npz", ".pt", ".h5", ".nidl")  # files that are no scans: no need to look
+
+
+@hookimpl
+def nidl_writer(out: Path, verb: str) -> Any:
+    """Latents as a table, reconstructions as images in a folder, samples as one 4-D image."""
+    name = out.name.lower()
+    if verb == "transform" and name.endswith(".tsv"):
+        from nidl_neuro.writers import LatentsTable
+
+        return LatentsTable(out)
+    if verb == "reconstruct" and not out.suffix:
+        from nidl_neuro.writers import ImageFolder
+
+        return ImageFolder(out)
+    if verb == "sample" and name.endswith((".nii", ".nii.gz")):
+        from nidl_neuro.writers import Volumes
+
+        return Volumes(out)
+    return None
 
 
 @hookimpl
