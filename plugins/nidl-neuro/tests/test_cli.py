@@ -18,8 +18,8 @@ from nidl_neuro.datasets import synthetic_cohort
 SPEC = """
 name = "vae"
 [params]
-encoder = { name = "mlp", params = { widths = [4] } }
-decoder = { name = "mlp", params = { widths = [4] } }
+encoder = { name = "mlp", params = { widths = [16] } }
+decoder = { name = "mlp", params = { widths = [16] } }
 latent_dim = 2
 max_epochs = 1
 random_state = 0
@@ -94,3 +94,49 @@ def test_a_bad_scan_stops_the_fit_or_is_left_out_and_listed(here, capsys):
     assert run(*fit, "--skip-bad") == 0
     assert "nidl: left out: cohort/sub-0003/anat/sub-0003_T1w.nii.gz" in capsys.readouterr().err
     assert len(nidl.load("again/model.nidl").transform("cohort/sub-0001")) == 1
+
+
+def test_maps_of_each_kind_are_written(here, capsys):
+    maps = ("maps", "run/model.nidl", "--data", "cohort", "--out", "maps")
+    assert run(*maps, "--kinds", "zmap", "residual") == 0
+    assert capsys.readouterr().out.endswith("written: 10 images of 5 scans in maps\n")
+    assert len(list(Path("maps").rglob("*desc-zmap*.nii.gz"))) == 5
+    assert run(*maps) == 1
+    assert run(*maps, "--overwrite") == 0
+
+
+def test_scans_are_scored_by_controls(here, capsys):
+    synthetic_cohort(8, size=16, seed=1).write(here / "controls")
+    score = ("deviation", "run/model.nidl", "--data", "cohort", "--controls", "controls")
+    assert run(*score, "--out", "scores.tsv") == 0
+    table = pd.read_csv("scores.tsv", sep="\t")
+    assert len(table) == 5
+    assert table["mahalanobis_p"].between(1 / 5, 1).all()
+
+
+def test_a_latent_dimension_is_walked_along(here, capsys):
+    walk = ("traverse", "run/model.nidl", "--dimension", "1", "--steps", "3", "--out", "z1.nii.gz")
+    assert run(*walk) == 0
+    assert nibabel.load("z1.nii.gz").shape == (20, 20, 20, 3)
+    assert run(*walk) == 1
+
+
+def test_the_cache_is_told_and_cleared(here, capsys):
+    assert run("cache") == 0
+    out = capsys.readouterr().out
+    assert "5 scans" in out and "MiB in all" in out
+    assert run("cache", "--clear") == 0
+    assert "freed 0." in capsys.readouterr().out
+    assert run("cache") == 0
+    assert "scans" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["maps", "deviation", "traverse"])
+def test_a_model_that_is_not_there_is_told(here, command, capsys):
+    more = {
+        "maps": ("--data", "cohort", "--out", "a"),
+        "deviation": ("--data", "cohort", "--controls", "cohort", "--out", "a.tsv"),
+        "traverse": ("--out", "a.nii.gz"),
+    }[command]
+    assert run(command, "gone.nidl", *more) == 1
+    assert "there is no model file gone.nidl" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from nidl_core.hooks import hookimpl
 # What a spec may say beside the parameters of the preparation: arguments of `scans`.
 _FINDING = {"cache", "derivatives", "path_column", "pattern", "skip_bad", "strict", "workers"}
 _OTHERS = (".npy", ".npz", ".pt", ".h5", ".nidl")  # files that are no scans: no need to look
+
+
+@hookimpl
+def nidl_cli_commands(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """maps, deviation, traverse, cache."""
+    from nidl_neuro import commands
+
+    commands.add(subparsers)
 
 
 @hookimpl
