@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +46,21 @@ class Backend:
                 return function(*inputs)
 
         return within
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """What must hold while components run on the backend, forwards and backwards.
+
+        For bfloat16 on a CPU no oneDNN: its convolutions (torch 2.13) read memory that nobody wrote
+        where a map has one or two voxels an axis, so that some gradients are NaN now and then.
+        """
+        before = torch._C._get_mkldnn_enabled()
+        if self.name == "bf16" and self.device == "cpu":
+            torch._C._set_mkldnn_enabled(False)
+        try:
+            yield
+        finally:
+            torch._C._set_mkldnn_enabled(before)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.name == "bf16":
@@ -84,9 +99,16 @@ def compiled(function: Callable[..., Any], how: str) -> Callable[..., Any]:
     fast = torch.compile(function, backend=how)
 
     def run(*inputs: Any) -> Any:
-        with warnings.catch_warnings():
-            # Dynamo's own doing, where a component breaks its graph.
-            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
+        with without_dynamos_warnings():
             return fast(*inputs)
 
     return run
+
+
+@contextlib.contextmanager
+def without_dynamos_warnings() -> Iterator[None]:
+    """Leave out what the compiler itself sets off: where a graph breaks, and by its own imports."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
+        warnings.filterwarnings("ignore", message="`torch.jit.* is deprecated")
+        yield

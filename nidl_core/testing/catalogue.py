@@ -41,7 +41,7 @@ class Check:
     def __call__(self, case: Case) -> None:
         if lacks := missing(case):
             raise NotApplicable(lacks)
-        with preserved(), kept():
+        with preserved(), kept(), current().scope():
             self.function(case)
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nidl_core.registry import SESSION
 from nidl_core.seeding import preserved, seed_all
-from nidl_core.testing.backends import Backend, compiler, current
+from nidl_core.testing.backends import Backend, compiler, current, without_dynamos_warnings
 from nidl_core.testing.cases import Case, missing
 from nidl_core.testing.catalogue import EAGER, EVERYWHERE, Check, NotApplicable, check
 from nidl_core.testing.modules import (
@@ -101,7 +101,8 @@ def check_fits(case: Case) -> None:
     elif not _takes_keywords(case):
         raise NotApplicable(f"it takes no arguments for Lightning's Trainer, and {backend} is some")
     else:
-        found = _fitted(case, x, **trainer_arguments(backend))
+        with without_dynamos_warnings():
+            found = _fitted(case, x, **trainer_arguments(backend))
     for epoch in found.history_:
         for name, figure in epoch.items():
             assert np.isfinite(figure), f"{name} is {figure} in {epoch}"

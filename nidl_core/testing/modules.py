@@ -282,10 +282,11 @@ def _three_steps(rank: int, case: Case, shape: Any) -> dict[str, Tensor]:
     built = subject(case, shape)
     wrapped = nn.parallel.DistributedDataParallel(_Wrapped(built))
     optimiser = torch.optim.SGD(wrapped.parameters(), lr=1e-3)
-    for step in range(3):  # unused parameters of one step show at the next; some come in turns
-        optimiser.zero_grad()
-        _scalar(wrapped(*built.inputs(N, seed=2 * step + rank))).backward()
-        optimiser.step()
+    with built.backend.scope():
+        for step in range(3):  # unused parameters of one step show at the next; some come in turns
+            optimiser.zero_grad()
+            _scalar(wrapped(*built.inputs(N, seed=2 * step + rank))).backward()
+            optimiser.step()
     return {name: value.detach().clone() for name, value in built.module.named_parameters()}
 
 

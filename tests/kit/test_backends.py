@@ -101,6 +101,22 @@ def test_bf16_runs_under_autocast() -> None:
     assert run(LinearEncoder((7,)), torch.ones(2, 7)).dtype == torch.bfloat16
 
 
+def test_the_smallest_maps_have_gradients_in_bf16_whatever_the_memory_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NIDL_TEST_BACKEND", "bf16")
+    convolution = torch.nn.Conv3d(16, 16, 3, padding=1)
+    with current().scope():
+        for _ in range(5):
+            x = torch.randn(4, 16, 2, 2, 2)
+            y = current().run(lambda module, x: module(x))(convolution, x)
+            spoilt = [torch.full((n,), torch.nan) for n in (1000, 6912, 13824, 100_000) * 20]
+            del spoilt
+            y.float().square().sum().backward()
+            assert bool(convolution.weight.grad.isfinite().all())  # type: ignore[union-attr]
+    assert torch._C._get_mkldnn_enabled()
+
+
 def test_a_graph_that_breaks_is_no_fault() -> None:
     case = Case("encoders", LooksAtValues, shapes=[(7,)])
     found = run_check(case, all_checks()["check_compile"])

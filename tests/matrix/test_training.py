@@ -54,7 +54,8 @@ def test_component_trains(pair: Any, request: pytest.FixtureRequest) -> None:
         assert "failed" not in found, found["failed"]
         assert found == other[training.name(pair)]  # weights and figures alike on both ranks
     else:
-        found = training.train(*pair, **trainer_arguments(BACKEND))
+        with BACKEND.scope():
+            found = training.train(*pair, **trainer_arguments(BACKEND))
     for figure in ("train loss", "val loss", "score"):
         assert math.isfinite(found[figure]), figure
     assert found["reconstructions"] == [training.ROWS, *found["shape"]]
