@@ -157,7 +157,8 @@ def callbacks_of(given: dict[str, Any]) -> list[Callback]:
 def check_callbacks(given: dict[str, Any]) -> None:
     """Raise `InvalidParameter` for callbacks that are none: a name of one, from a file, is no object."""
     if not all(isinstance(callback, Callback) for callback in callbacks_of(given)):
-        raise InvalidParameter("callbacks", given["callbacks"], "objects of Lightning's Callback")
+        expected = "objects of Lightning's Callback, which Python can hand in and no spec file"
+        raise InvalidParameter("callbacks", given["callbacks"], expected)
 
 
 class FitGuard(Callback):

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nidl_core import hooks, specs
-from nidl_core.cli import arrays, completion, explain, settings
-from nidl_core.cli.unfinished import METRICS, SPEC
+from nidl_core.cli import arrays, completion, explain, settings, unfinished
 from nidl_core.errors import NidlError, SpecError
 
-_MODEL, _UNFINISHED = "model.nidl", "unfinished.nidl"
-_METRICS, _SPEC = "metrics.csv", "spec.json"
+_MODEL, _METRICS, _SPEC = "model.nidl", "metrics.csv", "spec.json"
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
@@ -26,7 +24,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         help="train the estimator of a spec file on data",
         description=f"Writes {_MODEL}, {_METRICS} (a row an epoch) and {_SPEC} (the spec, "
         "defaults filled in) to the folder --out, at the end of the training. Until then, and if it "
-        f"is cut short, they are {_UNFINISHED} (after Ctrl-C), {METRICS} and {SPEC}.",
+        f"is cut short, they are {unfinished.MODEL} (after Ctrl-C), {unfinished.METRICS} and {unfinished.SPEC}.",
     )
     spec = fit.add_argument("spec", metavar="SPEC", type=Path, help="a .toml or .json file")
     completion.of_files(spec, "toml", "json")
@@ -101,7 +99,7 @@ def _check_folder(out: Path, *, overwrite: bool) -> None:
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise NidlError(f"cannot write to {out}: {nearest} is not a folder that can be written to.")
-    for name in (_MODEL, _UNFINISHED):
+    for name in (_MODEL, unfinished.MODEL):
         if (out / name).exists() and not overwrite:
             raise NidlError(
                 f"{out / name} is there already. Choose another --out, or say --overwrite."
@@ -112,12 +110,10 @@ def _finish(estimator: Any, out: Path, watch: Any) -> None:
     """Write the model, and give its figures and spec their names, in the place of older ones."""
     out.mkdir(parents=True, exist_ok=True)
     estimator.save(out / _MODEL)
-    (out / _UNFINISHED).unlink(missing_ok=True)
-    if not watch.began:  # no epoch was asked for, or a strategy trained in processes of its own
-        watch.begin()
-    (out / SPEC).replace(out / _SPEC)
-    if (out / METRICS).exists():
-        (out / METRICS).replace(out / _METRICS)
+    watch.ensure_begun()
+    (out / unfinished.SPEC).replace(out / _SPEC)
+    if (out / unfinished.METRICS).exists():
+        (out / unfinished.METRICS).replace(out / _METRICS)
     else:
         (out / _METRICS).unlink(missing_ok=True)
 
@@ -128,8 +124,9 @@ def _keep(estimator: Any, out: Path, *, trained: bool) -> None:
         print("nidl: interrupted before the training", file=sys.stderr)
         return
     estimator._fitted = True  # not to the end, but its networks can be used
-    estimator.save(out / _UNFINISHED)
-    epochs, kept = len(estimator.history_), _there(out, _UNFINISHED, METRICS, SPEC)
+    estimator.save(out / unfinished.MODEL)
+    kept = _there(out, unfinished.MODEL, unfinished.METRICS, unfinished.SPEC)
+    epochs = len(estimator.history_)
     print(f"nidl: interrupted after {epochs} whole epochs. Kept: {kept}", file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from nidl_core.cli.progress import Progress
-from nidl_core.cli.unfinished import METRICS, SPEC
+from nidl_core.cli.unfinished import METRICS, MODEL, SPEC
 from nidl_core.hooks import hookimpl
 
 
@@ -28,11 +28,18 @@ class Watch:
         self._folder, self._spec = folder, spec
 
     def begin(self) -> None:
-        """Write the spec to the folder, in the place of what an earlier attempt left."""
+        """Write the spec to the folder, in the place of all that an earlier attempt left."""
         self.began = True
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / METRICS).unlink(missing_ok=True)
+        for name in (MODEL, METRICS):
+            (self._folder / name).unlink(missing_ok=True)
         (self._folder / SPEC).write_text(self._spec, encoding="utf-8")
+
+    def ensure_begun(self) -> None:
+        """For a fit that has ended: no epoch was asked for, or other processes began in our stead."""
+        path = self._folder / SPEC
+        if not path.exists() or path.read_text(encoding="utf-8") != self._spec:
+            self.begin()
 
     @hookimpl
     def nidl_fit_loggers(self, estimator: Any) -> Any:

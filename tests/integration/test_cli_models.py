@@ -276,6 +276,27 @@ def test_what_cuts_a_fit_short_leaves_an_older_result_whole(here):
     assert json.loads(Path("new/spec.json").read_text())["params"]["latent_dim"] == 2
 
 
+class Breaks:
+    """A session plugin that ends a fit with an error, at its first step."""
+
+    @hooks.hookimpl
+    def nidl_fit_callbacks(self, estimator):
+        class Break(Callback):
+            def on_train_batch_start(self, *_):
+                raise nidl.NidlError("broken on purpose")
+
+        return [Break()]
+
+
+def test_what_an_unfinished_fit_leaves_is_all_of_one_fit(here):
+    with hooks.temporary(Interrupts(1)):
+        assert run(*FIT) == 130
+    with hooks.temporary(Breaks()):
+        assert run(*FIT, "--overwrite", "--set", "latent_dim=2") == 1
+    assert sorted(os.listdir("new")) == ["unfinished.json"]
+    assert json.loads(Path("new/unfinished.json").read_text())["params"]["latent_dim"] == 2
+
+
 def test_data_that_are_refused_leave_no_trace(here, capsys):
     np.save("bad.npy", np.zeros(5, dtype=complex))
     fit = ("fit", "vae.toml", "--data", "bad.npy", "--out", "new")
@@ -339,6 +360,25 @@ def test_two_processes_write_one_result(here):
     assert json.loads(done.stdout)["epochs"] == 2  # once: the other process is silent
     assert len(rows("new/metrics.csv")) == 2
     assert sorted(os.listdir("new")) == ["metrics.csv", "model.nidl", "spec.json"]
+
+
+def test_processes_that_lightning_spawns_write_one_result_too(here):
+    more = ["--set", "strategy=ddp_spawn", "--set", "devices=2", "--set", "accelerator=cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "nidl_core.cli", *FIT, *more],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(rows("new/metrics.csv")) == 2
+    assert sorted(os.listdir("new")) == ["metrics.csv", "model.nidl", "spec.json"]
+
+
+def test_a_fit_of_no_epoch_leaves_a_whole_result(here):
+    assert run(*FIT, "--set", "max_epochs=0") == 0
+    assert sorted(os.listdir("new")) == ["model.nidl", "spec.json"]
 
 
 # transform, reconstruct, sample ---------------------------------------------------------------
