@@ -33,10 +33,42 @@ from nidl_core.errors import DataError, DataTypeError, HookError
 from nidl_core.seeding import mix
 
 
+class ArrayDataset(Dataset[Any]):
+    """Rows of an array, or of a file mapped into memory, that say how they were made.
+
+    Parameters
+    ----------
+    x : array (N, C, *S) or (N, features)
+        Read a batch at a time: an array, or anything that has its shape and gives arrays of rows
+        for slices and arrays of indices.
+    spec : plain data, optional
+        Kept as `data_spec_` by the estimator that is fitted on these rows, and in its model file;
+        the hook `nidl_as_dataset` gets it for further data.
+    mask : bool array (*S), optional
+        Which positions count: the likelihood leaves out the others.
+    notes : iterable of str
+        What a person should know of them: what was left out, say.
+    """
+
+    def __init__(
+        self, x: Any, *, spec: Any = None, mask: Any = None, notes: Iterable[str] = ()
+    ) -> None:
+        self.x, self.spec, self.notes = x, spec, tuple(notes)
+        self.mask = None if mask is None else torch.as_tensor(mask)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return _as_tensor(np.array(self.x[index]))
+
+
 class Data(abc.ABC):
     """One of the three, as estimators see it. `as_array`: answers go back as numpy arrays."""
 
     as_array = False
+    spec: Any = None  # how the rows were made: see `ArrayDataset`
+    mask: Tensor | None = None  # which positions count, bool (*S)
 
     @abc.abstractmethod
     def sample(self) -> Tensor:
@@ -154,6 +186,7 @@ class Items(Data):
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
+        self.spec, self.mask = _described(dataset)
         self._streams = isinstance(dataset, IterableDataset)
         if not self._streams and len(dataset) == 0:  # type: ignore[arg-type]
             raise DataError("the data set is empty: 0 rows. Check the path or filter it came from.")
@@ -197,6 +230,7 @@ class Batches(Data):
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
+        self.spec, self.mask = _described(getattr(loader, "dataset", loader))
         try:
             empty = len(loader) == 0
         except TypeError:  # a stream's loader has a __len__ that raises
@@ -254,7 +288,8 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
     failed: HookError | None = None
     if not isinstance(x, (Tensor, np.ndarray, Dataset, DataLoader)):
         try:
-            answer = hooks.first("nidl_as_dataset", data=x)
+            spec = None if reset else getattr(estimator, "data_spec_", None)
+            answer = hooks.first("nidl_as_dataset", data=x, spec=spec)
             x = x if answer is None else answer
         except HookError as err:  # plugins that might have known what it is
             failed = err
@@ -262,6 +297,10 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
         return Rows(_checked(x.tensors[0]))
     if isinstance(x, Tensor):
         return Rows(_checked(x))
+    if isinstance(x, ArrayDataset):
+        rows = _dataset_rows(x, estimator, reset)
+        rows.spec, rows.mask = _described(x)
+        return rows
     if isinstance(x, Dataset):
         return Items(x)
     if isinstance(x, DataLoader) or is_loader(x):
@@ -282,6 +321,17 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
         if failed is None:
             raise
         raise DataTypeError(f"{err}{_also(failed)}") from failed
+
+
+def _described(data: Any) -> tuple[Any, Tensor | None]:
+    """`spec` and `mask` of a data set, where it has them. Raises `DataError` for an impossible mask."""
+    mask = getattr(data, "mask", None)
+    if mask is not None and (mask.dtype != torch.bool or not bool(mask.any())):
+        raise DataError(
+            f"the mask of the data must be bool, True somewhere, got {mask.dtype} with "
+            f"{int((mask != 0).sum())} positions that count."
+        )
+    return getattr(data, "spec", None), mask
 
 
 def _also(failed: HookError | None) -> str:
@@ -362,6 +412,14 @@ def _check_form(shape: tuple[int, ...], is_complex: bool) -> None:
         raise DataError(_COMPLEX)
     if 0 in shape:
         raise DataError(f"the data are empty: shape {shape}.")
+
+
+def _dataset_rows(x: ArrayDataset, estimator: Any, reset: bool) -> Rows:
+    """Rows of an array; of anything else that is indexed like one, read as they are needed."""
+    if isinstance(x.x, (np.ndarray, Tensor)):
+        return _array_rows(x.x, estimator, reset)
+    _check_form(tuple(x.x.shape), False)
+    return Rows(x.x, as_array=True)
 
 
 def _array_rows(x: Any, estimator: Any, reset: bool) -> Rows:

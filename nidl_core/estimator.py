@@ -54,6 +54,8 @@ class Estimator(Parameters, abc.ABC):
         The seed of the last fit.
     input_shape_ : tuple of int
         (C, *S) of the data.
+    data_spec_ : plain data
+        What the data said of how they were made; None where they said nothing.
     history_ : list of dict
         What was logged, one row an epoch. Empty after strategies that spawn their processes.
 
@@ -65,6 +67,7 @@ class Estimator(Parameters, abc.ABC):
     """
 
     input_shape_: tuple[int, ...]
+    data_spec_: Any
     seed_: int
     _inference_seed: int | None = None
 
@@ -117,6 +120,7 @@ class Estimator(Parameters, abc.ABC):
         for name in ("n_features_in_", "feature_names_in_"):  # an earlier fit's
             self.__dict__.pop(name, None)
         data = as_data(X, self, reset=True)
+        self.data_spec_ = data.spec
         val_data = None if val is None else as_data(val, self)
         seed = draw_seed(self.random_state)
         if self.random_state is None:
@@ -128,13 +132,13 @@ class Estimator(Parameters, abc.ABC):
             seed_all(seed)
             sample = data.sample().to(torch.get_default_dtype())
             if continues:
-                self._check_continues(sample)
+                self._check_continues(sample, data.mask)
                 self._continued += 1
                 seed = mix(seed, self._continued)  # else each warm fit would repeat the same noise
             else:
                 self._continued = 0
                 seed_all(seed)  # anew: reading the sample may have drawn some numbers
-                self.assemble_seeded(sample)
+                self.assemble_seeded(sample, data.mask)
             self.history_: list[dict[str, float]] = []
             self.input_shape_ = tuple(sample.shape[1:])
             self.n_features_in_ = sample.shape[1]
@@ -155,7 +159,7 @@ class Estimator(Parameters, abc.ABC):
         self._fitted = True
         return self
 
-    def _check_continues(self, sample: Tensor) -> None:
+    def _check_continues(self, sample: Tensor, mask: Tensor | None) -> None:
         """Raise unless a warm start can go on with these networks, on these data."""
         changed = [n for n in self.structural if not same(self._given[n], self._built_from[n])]
         if changed:
@@ -163,6 +167,9 @@ class Estimator(Parameters, abc.ABC):
                 "warm_start", True, f"False after a change of {', '.join(sorted(changed))}"
             )
         check_shape(sample, self.input_shape_)
+        old = self._buffers.get("data_mask")
+        if not (old is mask or (old is not None and mask is not None and old.cpu().equal(mask))):
+            raise InvalidParameter("warm_start", True, "False for data with another mask")
 
     def check_values(self) -> None:
         """Raise `InvalidParameter` for an impossible value, of the Trainer's callbacks too."""

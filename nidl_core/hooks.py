@@ -39,6 +39,7 @@ from nidl_core.errors import HookError, NidlError
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from nidl_core.estimator import Estimator
 
@@ -53,11 +54,22 @@ class Events:
     """The specifications. An implementation may take any subset of the arguments."""
 
     @hookspec(firstresult=True)
-    def nidl_as_dataset(self, data: Any) -> Any:
+    def nidl_as_dataset(self, data: Any, spec: Any) -> Any:
         """Turn an input that the core does not know into an array, tensor, Dataset or DataLoader.
 
         Return None for what is not yours: the next plugin is asked. Raise a `DataError` for what is
-        yours and cannot be used: nobody else is asked.
+        yours and cannot be used: nobody else is asked. `spec` is what the data that the model was
+        fitted on said of themselves (`nidl_core.data.ArrayDataset`), so that further data are
+        prepared like them; at a fit, what a spec file says of the data, or None.
+        """
+
+    @hookspec(firstresult=True)
+    def nidl_writer(self, out: Path, verb: str) -> Any:
+        """Who writes the answers of `nidl transform`, `reconstruct` or `sample` to `out`; None for others.
+
+        An object with `check(overwrite)`, which raises a `NidlError` unless `out` can be written, before
+        any work; and `write(model, data, rows, pieces)`, which writes arrays one below the other and
+        returns what there is now, for a person. `data` is None for `sample`.
         """
 
     @hookspec

@@ -20,7 +20,7 @@ from lightning.pytorch import LightningModule, Trainer
 from sklearn.base import BaseEstimator
 
 from nidl_core.assembly import Recipe, read_spec, with_params
-from nidl_core.errors import InvalidParameter, NidlError, UnknownParameter
+from nidl_core.errors import InvalidParameter, NidlError, ShapeError, UnknownParameter
 from nidl_core.registry import unknown_parameter
 from nidl_core.seeding import draw_seed, seeded
 
@@ -196,15 +196,24 @@ class Parameters(LightningModule, BaseEstimator):
         spec = self.spec_of(name, self._given if given is None else given)
         return None if spec is None else read_spec(self.components[name], spec)
 
-    def assemble(self, sample: Any) -> None:
+    def assemble(self, sample: Any, mask: Any = None) -> None:
         """Build the networks from what was given, seeded from `random_state`."""
         with seeded(draw_seed(self.random_state, peek=True)):
-            self.assemble_seeded(sample)
+            self.assemble_seeded(sample, mask)
 
-    def assemble_seeded(self, sample: Any) -> None:
-        """Build the networks, in a random state that the caller has seeded."""
+    def assemble_seeded(self, sample: Any, mask: Any = None) -> None:
+        """Build the networks, in a random state that the caller has seeded.
+
+        The buffer `data_mask` tells `build_networks` which positions of x count: bool (*S), or None.
+        """
         for store in (self._modules, self._parameters, self._buffers):
             store.clear()
+        if mask is not None and mask.shape != sample.shape[2:]:
+            raise ShapeError(
+                f"the mask of the data has shape {tuple(mask.shape)}, and x is (N, C, *S) with S "
+                f"{tuple(sample.shape[2:])}. They must be equal."
+            )
+        self.register_buffer("data_mask", mask)
         self.training = True  # an interrupted validation, or eval(), may have left it False
         with self.assembly():
             self.build_networks(sample)

@@ -43,7 +43,8 @@ _DAMAGE = (
     ValueError,
 )
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal models are equal files
-_FIT = ("seed_", "history_", "n_features_in_", "feature_names_in_")  # what a fit leaves behind
+# What a fit leaves behind.
+_FIT = ("seed_", "history_", "n_features_in_", "feature_names_in_", "data_spec_")
 _PROVENANCE = ("kind", "id", "distribution", "version")
 _LOST = object()  # what JSON cannot hold
 
@@ -115,7 +116,7 @@ def load(path: str | os.PathLike[str], *, components: Mapping[str, Any] | None =
     _check_present(header, given)
     estimator = estimators.get(header["estimator"])(**{**header["params"], **given})
     shape = tuple(header["input_shape"])
-    estimator.assemble(torch.zeros(1, *shape))
+    estimator.assemble(torch.zeros(1, *shape), weights.get("data_mask"))
     for name, value in estimator.state_dict(keep_vars=True).items():
         if name in weights:  # a fit in double precision leaves double weights
             value.data = value.data.to(weights[name].dtype)

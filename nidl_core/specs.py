@@ -5,8 +5,10 @@
     latent_dim = 8
     encoder = { name = "cnn2d", params = { widths = [16, 32] } }
     decoder = "cnn2d"
+    [data]
+    voxel_size = 2
 
-They hold plain data. Names are resolved through the registries alone: no import path, nothing
+`data`, which may be missing, is for the plugin that reads the data. They hold plain data. Names are resolved through the registries alone: no import path, nothing
 evaluated, nothing unpickled.
 """
 
@@ -25,14 +27,14 @@ from nidl_core.errors import SpecError
 from nidl_core.registry import accepted_parameters, estimators, unknown_parameter
 
 RESOLVED = "resolved"  # where `nidl explain --json` tells what a spec leads to: not read
-_KEYS = ("name", "params", RESOLVED)
+_KEYS = ("name", "params", "data", RESOLVED)
 _DEEPEST = 32  # levels of lists and tables
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The spec in a `.toml` or `.json` file: `{"name": ..., "params": {...}}`. Resolves no name.
 
-    Raises `SpecError` for what is no such file, with the line where its syntax goes wrong.
+    "data" is there if the file has it: how data are to be read. Raises `SpecError` for what is no such file, with the line where its syntax goes wrong.
 
     >>> spec = read("vae.toml")  # doctest: +SKIP
     >>> vae = nidl.build(spec["name"], **spec["params"])  # doctest: +SKIP
@@ -119,13 +121,19 @@ def _checked(found: Any) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise SpecError(f"'params' must be a table of parameters, got {params!r:.60}.")
     check_plain(params, "params")
-    return {"name": name, "params": params}
+    spec = {"name": name, "params": params}
+    if "data" in found:
+        if not isinstance(found["data"], dict):
+            raise SpecError(f"'data' must be a table of settings, got {found['data']!r:.60}.")
+        check_plain(found["data"], "data")
+        spec["data"] = found["data"]
+    return spec
 
 
 def _surplus(key: str) -> str:
     import difflib
 
-    close = difflib.get_close_matches(key, _KEYS[:2], n=1)
+    close = difflib.get_close_matches(key, _KEYS[:3], n=1)
     hint = f"Did you mean {close[0]!r}?" if close else "Parameters go inside 'params'."
     return f"a spec has the keys 'name' and 'params', got also {key!r:.60}. {hint}"
 

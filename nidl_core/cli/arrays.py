@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
 _PIECE = 64 * 2**20  # bytes of data at once, about
 
 
-def open_data(path: str) -> Any:
+def open_data(path: str, spec: Any = None) -> Any:
     """What the installed plugins make of a path: an array, tensor, Dataset or loader.
 
-    Raises `DataError` if there is no such file, or none of them reads it.
+    `spec` is the `data_spec_` of a fitted model, or what a spec file says of the data. What the data
+    note is told on stderr. Raises `DataError` if there is no such file, or none of them reads it.
     """
-    data = hooks.first("nidl_as_dataset", data=path)
+    data = hooks.first("nidl_as_dataset", data=path, spec=spec)
+    for note in getattr(data, "notes", ()):
+        print(f"nidl: {note}", file=sys.stderr)
     if data is None and not os.path.exists(path):
         raise MissingFile(f"there is no file {path}.")
     if data is None:
@@ -34,6 +39,18 @@ def open_data(path: str) -> Any:
             "(N, features)."
         )
     return data
+
+
+def add_skip_bad(command: argparse.ArgumentParser) -> None:
+    """Add --skip-bad, which goes to whoever reads the data."""
+    command.add_argument(
+        "--skip-bad", action="store_true", help="leave out files that cannot be used, and list them"
+    )
+
+
+def spec_for(spec: Any, *, skip_bad: bool) -> Any:
+    """What the hook `nidl_as_dataset` is told: the spec, and whether to leave out what is bad."""
+    return {**(spec or {}), "skip_bad": True} if skip_bad else spec
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -58,7 +75,10 @@ def in_pieces(data: Any, row: tuple[int, ...], batch_size: int) -> tuple[int | N
     """
     from torch.utils.data import Dataset, IterableDataset, Subset
 
+    from nidl_core.data import ArrayDataset
+
     size = piece_of(row, batch_size)
+    data = data.x if isinstance(data, ArrayDataset) else data
     if shape := getattr(data, "shape", None):
         total = shape[0]
         return total, (data[i : i + size] for i in range(0, max(1, total), size))

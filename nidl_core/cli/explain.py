@@ -39,11 +39,17 @@ def _explain(arguments: argparse.Namespace) -> int:
             raise NidlError("--set goes with a spec: what a model file holds is done.")
         explained = _of_model(arguments.spec)
     else:
-        explained = resolve(*settings.configured(specs.read(arguments.spec), arguments.settings))
+        spec = specs.read(arguments.spec)
+        explained = resolve(*settings.configured(spec, arguments.settings))
+        if "data" in spec:
+            explained["data"] = spec["data"]
     if arguments.json:
         print(as_json(explained))
     else:
         _print(explained[specs.RESOLVED])
+        if "data" in explained:
+            print("data")
+            _print_rows({name: (value, "given") for name, value in explained["data"].items()})
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from nidl_core import hooks, specs
 from nidl_core.cli import arrays, completion, explain, settings, unfinished
-from nidl_core.errors import NidlError
+from nidl_core.errors import NidlError, SpecError
 
 _MODEL, _METRICS, _SPEC = "model.nidl", "metrics.csv", "spec.json"
 
@@ -29,15 +29,16 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     spec = fit.add_argument("spec", metavar="SPEC", type=Path, help="a .toml or .json file")
     completion.of_files(spec, "toml", "json")
     data = fit.add_argument(
-        "--data", required=True, metavar="X.npy", help="x (N, C, *S) to train on"
+        "--data", required=True, metavar="DATA", help="x (N, C, *S) in a .npy file, or scans, ..."
     )
-    val = fit.add_argument("--val", metavar="V.npy", help="held-out data: figures and a score")
+    val = fit.add_argument("--val", metavar="DATA", help="held-out data: figures and a score")
     completion.of_files(data)
     completion.of_files(val)
     fit.add_argument(
         "--out", required=True, metavar="DIR", type=Path, help="folder for the results"
     )
     fit.add_argument("--overwrite", action="store_true", help="replace a model that is in DIR")
+    arrays.add_skip_bad(fit)
     fit.add_argument("--json", action="store_true", help="the summary for programs")
     settings.add(fit)
     fit.set_defaults(run=_fit)
@@ -46,10 +47,22 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 def _fit(arguments: argparse.Namespace) -> int:
     spec, out = specs.read(arguments.spec), arguments.out
     _check_folder(out, overwrite=arguments.overwrite)
-    data = arrays.open_data(arguments.data)
-    val = None if arguments.val is None else arrays.open_data(arguments.val)
     estimator, given = settings.configured(spec, arguments.settings)
-    resolved = explain.resolve(estimator, given)
+    wanted = arrays.spec_for(spec.get("data"), skip_bad=arguments.skip_bad)
+    data = arrays.open_data(arguments.data, wanted)
+    made = getattr(data, "spec", None)
+    if wanted and made is None:
+        raise SpecError(
+            f"{arguments.data} is read as it is, by what takes no settings: the table [data] of "
+            f"{arguments.spec} and --skip-bad are for scans and the like. Remove them."
+        )
+    val = None
+    if arguments.val is not None:
+        val = arrays.open_data(arguments.val, arrays.spec_for(made, skip_bad=arguments.skip_bad))
+    resolved = {
+        **explain.resolve(estimator, given),
+        **({"data": spec["data"]} if "data" in spec else {}),
+    }
 
     from lightning.pytorch.utilities import rank_zero_only
 

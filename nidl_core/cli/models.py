@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nidl_core import hooks
 from nidl_core.cli import arrays, completion, settings
 from nidl_core.cli.progress import Progress
 from nidl_core.errors import ModelFileError, NidlError
@@ -20,8 +21,14 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         ("reconstruct", "data as a saved model gives them back"),
     ):
         command = _command(commands, verb, help)
-        data = command.add_argument("--data", required=True, metavar="X.npy", help="x (N, C, *S)")
+        data = command.add_argument(
+            "--data",
+            required=True,
+            metavar="DATA",
+            help="x (N, C, *S) in a .npy file, or scans, ...",
+        )
         completion.of_files(data)
+        arrays.add_skip_bad(command)
         command.set_defaults(run=_apply, verb=verb)
 
     sample = _command(commands, "sample", "new data from a saved model")
@@ -37,7 +44,13 @@ def _command(
     command: argparse.ArgumentParser = commands.add_parser(name, help=help)
     model = command.add_argument("model", metavar="MODEL", type=Path, help="a .nidl file")
     completion.of_files(model, "nidl")
-    out = command.add_argument("--out", required=True, metavar="OUT.npy", type=Path)
+    out = command.add_argument(
+        "--out",
+        required=True,
+        metavar="OUT",
+        type=Path,
+        help="a .npy file, or what a plugin writes",
+    )
     completion.of_files(out, "npy")
     command.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     settings.add(command)
@@ -45,16 +58,17 @@ def _command(
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    _check_paths(arguments)
-    data = arrays.open_data(arguments.data)
+    writer = _check_paths(arguments)
     model = _loaded(arguments)
+    spec = arrays.spec_for(getattr(model, "data_spec_", None), skip_bad=arguments.skip_bad)
+    data = arrays.open_data(arguments.data, spec)
     rows, pieces = arrays.in_pieces(data, model.input_shape_, model.batch_size)
     answers = (getattr(model, arguments.verb)(piece) for piece in pieces)
-    return _write(arguments, rows, answers)
+    return _write(arguments, writer, model, data, rows, answers)
 
 
 def _sample(arguments: argparse.Namespace) -> int:
-    _check_paths(arguments)
+    writer = _check_paths(arguments)
     model = _loaded(arguments)
 
     from nidl_core.inference import device_for
@@ -73,16 +87,23 @@ def _sample(arguments: argparse.Namespace) -> int:
             own = mix(seed, index) if index else seed  # up to one piece: as in Python
             yield model.sample(min(size, arguments.n - start), seed=own, **more)
 
-    return _write(arguments, arguments.n, pieces())
+    return _write(arguments, writer, model, None, arguments.n, pieces())
 
 
-def _check_paths(arguments: argparse.Namespace) -> None:
-    """What can be told before torch is imported."""
-    arrays.check_target(arguments.out, overwrite=arguments.overwrite)
+def _check_paths(arguments: argparse.Namespace) -> Any:
+    """What can be told before torch is imported; who writes, if it is a plugin."""
+    writer = None
+    if arguments.out.suffix != ".npy":
+        writer = hooks.first("nidl_writer", out=arguments.out, verb=arguments.verb)
+    if writer is None:
+        arrays.check_target(arguments.out, overwrite=arguments.overwrite)
+    else:
+        writer.check(overwrite=arguments.overwrite)
     if not arguments.model.is_file():
         inside = arguments.model / "model.nidl"
         hint = f" Say {inside}." if inside.is_file() else ""
         raise ModelFileError(f"there is no model file {arguments.model}.{hint}")
+    return writer
 
 
 def _loaded(arguments: argparse.Namespace) -> Any:
@@ -101,7 +122,14 @@ def _loaded(arguments: argparse.Namespace) -> Any:
     return model
 
 
-def _write(arguments: argparse.Namespace, rows: int | None, answers: Iterable[Any]) -> int:
+def _write(
+    arguments: argparse.Namespace,
+    writer: Any,
+    model: Any,
+    data: Any,
+    rows: int | None,
+    answers: Iterable[Any],
+) -> int:
     import numpy as np
 
     progress = Progress(f"{arguments.verb}: row", rows)
@@ -114,8 +142,11 @@ def _write(arguments: argparse.Namespace, rows: int | None, answers: Iterable[An
             progress.step(done)
             yield array
 
-    shape = arrays.write_rows(arguments.out, rows, told())
-    print(f"written: {arguments.out} {shape}")
+    if writer is None:
+        written = f"{arguments.out} {arrays.write_rows(arguments.out, rows, told())}"
+    else:
+        written = writer.write(model, data, rows, told())
+    print(f"written: {written}")
     return 0
 
 

@@ -189,16 +189,18 @@ class VAE(TransformerMixin, Estimator):
         """p(x | z) for z (N, L): a distribution, or the plain tensor of a decoder handed in.
 
         `observed` is the data x that z was encoded from, while training: likelihoods that learn
-        from residuals see it.
+        from residuals see it. With a mask of M positions, p is about those alone: event (C, M).
         """
         like = next(self.decoder.parameters(), z)
         theta = self.decoder(z.to(like.dtype))  # (N, P*C, *S)
+        if self._mask is not None and isinstance(theta, Tensor):
+            theta = self._counted(theta)  # (N, P*C, M)
         if "likelihood" not in self._modules:
             return _full(theta) if isinstance(theta, Tensor) else theta
         with _full_precision(z):
             theta = _full(theta)
             if observed is not None:
-                self.likelihood.observe(observed, theta)
+                self.likelihood.observe(self._counted(observed), theta)
             p = self.likelihood(theta)
         if not isinstance(p, Distribution):
             raise SpecError(
@@ -225,7 +227,7 @@ class VAE(TransformerMixin, Estimator):
             parts = []
             for part in z.split(self.batch_size):
                 p = self._distribution(self.decode(part.to(like)))
-                parts.append(p.sample() if draw else centre(p))
+                parts.append(self._whole(p.sample() if draw else centre(p)))
             return torch.cat(parts)
 
     def reconstruct(self, X: Any) -> Any:
@@ -270,6 +272,11 @@ class VAE(TransformerMixin, Estimator):
 
     def build_networks(self, sample: Tensor | None) -> None:
         shape = None if sample is None else tuple(sample.shape[1:])
+        if self._mask is not None and self._speaks_for_itself(self._given):
+            raise SpecError(
+                "the data have a mask, and a decoder that was handed in without a likelihood cannot "
+                "leave anything out. Give likelihood='normal', or another by name."
+            )
         copies: dict[int, Any] = {}
         self._place("encoder", None if shape is None else {"input_shape": shape}, copies)
         self._place("likelihood", {}, copies)
@@ -335,7 +342,7 @@ class VAE(TransformerMixin, Estimator):
 
     def check_batch(self, x: Tensor) -> None:
         if "likelihood" in self._modules:
-            self.likelihood.check(x)
+            self.likelihood.check(self._counted(x))
             return
         with torch.no_grad(), evaluating(self):
             p = self.decode(self.encode(x[:1]).loc)
@@ -395,7 +402,7 @@ class VAE(TransformerMixin, Estimator):
         x = self.as_input(sample)
         with torch.no_grad(), evaluating(self):
             z = torch.zeros(1, self.latent_dim, device=x.device, dtype=x.dtype)
-            probe.check_decoded(self.decode, z, x)
+            probe.check_decoded(self.decode, z, self._counted(x))
 
     @classmethod
     def conformance(cls) -> list[dict[str, Any]]:
@@ -423,7 +430,7 @@ class VAE(TransformerMixin, Estimator):
         z = self._draw(q, x)
         p = self.decode(z, observed=x if stage == "train" else None)
         with _full_precision(x):
-            x = _full(x)
+            x = _full(self._counted(x))
             figures = self._losses(x, p, q, z)
         logged = {f"{stage}/{name}": value.detach() for name, value in figures.items()}
         self.log_figures(logged, batch_size=len(x))
@@ -457,7 +464,7 @@ class VAE(TransformerMixin, Estimator):
         q = self.encode(x)
         p = self._distribution(self.decode(self._draw(q, x)))
         with _full_precision(x):
-            return log_prob(p, _full(x), exact=True) - kl_to_prior(q).double()
+            return log_prob(p, _full(self._counted(x)), exact=True) - kl_to_prior(q).double()
 
     def _log_weights(self, x: Tensor, index: int, draws: int) -> Tensor:
         """log p(x, z_k) - log q(z_k | x) for K samples of each row: (n, K), float64."""
@@ -466,6 +473,7 @@ class VAE(TransformerMixin, Estimator):
         q = self.encode(x)
         loc, scale = q.loc.double(), q.scale.double()
         noise = row_noise(x, int(self.inference_seed or 0), draws, loc.shape[1])  # (K, n, L)
+        seen = _full(self._counted(x))
         weights = []
         for e in noise:
             z = loc + scale * e
@@ -473,11 +481,37 @@ class VAE(TransformerMixin, Estimator):
             # log N(z; 0, I) - log N(z; loc, scale): the constants cancel
             prior_to_posterior = (0.5 * (e.square() - z.square()) + scale.log()).sum(1)
             with _full_precision(x):
-                weights.append(log_prob(p, _full(x), exact=True) + prior_to_posterior)
+                weights.append(log_prob(p, seen, exact=True) + prior_to_posterior)
         return torch.stack(weights, dim=1)
 
     def _mean(self, z: Tensor) -> Tensor:
-        return centre(self._distribution(self.decode(z)))
+        return self._whole(centre(self._distribution(self.decode(z))))
+
+    @property
+    def _mask(self) -> Tensor | None:
+        """Which positions of x count, bool (*S); None for all."""
+        return self._buffers.get("data_mask")
+
+    def _counted(self, x: Tensor) -> Tensor:
+        """x (N, ?, *S) at the positions that count: (N, ?, M), or x itself where there is no mask."""
+        mask = self._mask
+        if mask is None:
+            return x
+        if x.shape[2:] != mask.shape:
+            raise ShapeError(
+                f"the data have a mask of shape {tuple(mask.shape)}, got {tuple(x.shape)}. Decoders "
+                "give theta of shape (N, P*C, *S)."
+            )
+        return x.flatten(2)[..., mask.flatten()]
+
+    def _whole(self, values: Tensor) -> Tensor:
+        """Values (N, C, M) back in their places, 0 at positions that do not count: (N, C, *S)."""
+        mask = self._mask
+        if mask is None:
+            return values
+        x = values.new_zeros(*values.shape[:2], mask.numel())
+        x[..., mask.flatten()] = values
+        return x.view(*values.shape[:2], *mask.shape)
 
     def _distribution(self, p: Distribution | Tensor) -> Distribution:
         return implied(p, self._tensor_dist) if isinstance(p, Tensor) else p

@@ -1,0 +1,57 @@
+"""What this plugin answers to nidl's hooks: scans as data, answers as tables and images. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from nidl_core.hooks import hookimpl
+
+# What a spec may say beside the parameters of the preparation: arguments of `scans`.
+_FINDING = {"cache", "derivatives", "path_column", "pattern", "skip_bad", "strict", "workers"}
+_OTHERS = (".npy", ".npz", ".pt", ".h5", ".nidl")  # files that are no scans: no need to look
+
+
+@hookimpl
+def nidl_cli_commands(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """maps, deviation, traverse, cache."""
+    from nidl_neuro import commands
+
+    commands.add(subparsers)
+
+
+@hookimpl
+def nidl_writer(out: Path, verb: str) -> Any:
+    """Latents as a table, reconstructions as images in a folder, samples as one 4-D image."""
+    name = out.name.lower()
+    if verb == "transform" and name.endswith(".tsv"):
+        from nidl_neuro.writers import LatentsTable
+
+        return LatentsTable(out)
+    if verb == "reconstruct" and not out.suffix:
+        from nidl_neuro.writers import ImageFolder
+
+        return ImageFolder(out)
+    if verb == "sample" and name.endswith((".nii", ".nii.gz")):
+        from nidl_neuro.writers import Volumes
+
+        return Volumes(out)
+    return None
+
+
+@hookimpl
+def nidl_as_dataset(data: Any, spec: Any) -> Any:
+    """Paths, globs, folders, images and tables of scans, prepared as those of the fit."""
+    if isinstance(data, (str, os.PathLike)) and str(data).lower().endswith(_OTHERS):
+        return None
+    from nidl_neuro.reading import is_source
+
+    if not is_source(data):
+        return None
+    from nidl_neuro.data import scans
+
+    wanted = dict(spec or {})
+    finding = {name: wanted.pop(name) for name in _FINDING & wanted.keys()}
+    return scans(data, wanted, **finding)

@@ -1,0 +1,80 @@
+"""The curves of a fit, from what the estimator logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+_TOLERANCE = 1e-5  # of the bound, by which its logged parts may miss it: they are float32 means
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure over the epochs in which it was logged, in nats per scan."""
+
+    name: str
+    stage: str  # "train" or "val"
+    epochs: tuple[int, ...]  # counted from 1
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """What there is to draw of a fit.
+
+    bound: log p(x) >= it, the true evidence lower bound. fit: E[log p(x | z)]. kl: KL(q || prior),
+    in nats; bound = fit - kl. `adds_up` is False where the loss logged parts of its own under
+    those names, which are then left out.
+    """
+
+    epochs: int
+    bound: tuple[Curve, ...]
+    fit: tuple[Curve, ...]
+    kl: tuple[Curve, ...]
+    adds_up: bool
+
+
+def curves(rows: Sequence[Mapping[str, float]]) -> History:
+    """The curves in an estimator's `history_`; none for epochs that logged no bound."""
+    stages = ("train", "val")
+    bound = [_curve("bound", stage, rows, f"{stage}/elbo", 1) for stage in stages]
+    adds_up = all(_adds_up(row, stage) for row in rows for stage in stages)
+    parts = stages if adds_up else ()
+    return History(
+        epochs=len(rows),
+        bound=_there(bound),
+        fit=_there(_curve("fit", stage, rows, f"{stage}/rec_loss", -1) for stage in parts),
+        kl=_there(_curve("KL", stage, rows, f"{stage}/kl_loss", 1) for stage in parts),
+        adds_up=adds_up,
+    )
+
+
+def bits_per_voxel(nats: float, voxels: int) -> float:
+    """Nats per scan as bits per voxel; the sign stays, so that more is better for a bound."""
+    return nats / (voxels * math.log(2))
+
+
+def _curve(
+    name: str, stage: str, rows: Sequence[Mapping[str, float]], key: str, sign: int
+) -> Curve:
+    seen = [
+        (int(row.get("epoch", place)) + 1, sign * float(row[key]))
+        for place, row in enumerate(rows)
+        if key in row and math.isfinite(row[key])
+    ]
+    return Curve(name, stage, tuple(e for e, _ in seen), tuple(v for _, v in seen))
+
+
+def _there(curves: Iterable[Curve]) -> tuple[Curve, ...]:
+    return tuple(curve for curve in curves if curve.values)
+
+
+def _adds_up(row: Mapping[str, float], stage: str) -> bool:
+    keys = [f"{stage}/{part}" for part in ("elbo", "rec_loss", "kl_loss")]
+    if keys[0] not in row:
+        return True
+    if not all(key in row for key in keys):
+        return False
+    bound, rec, kl = (float(row[key]) for key in keys)
+    return abs(bound + rec + kl) <= _TOLERANCE * max(1.0, abs(bound), abs(rec), abs(kl))

@@ -1,0 +1,1 @@
+"""The synthetic cohort, room by room; `nidl_neuro.datasets` is its face."""
