@@ -1,5 +1,5 @@
 # Two commands for a fresh clone; they need Python >= 3.10 and make, and put all else into .venv/.
-#   make demo   train a VAE on handwritten digits, draw it, save it, load it (demo-output/)
+#   make demo   train a VAE on synthetic brain scans; maps, scores and a report (demo-output/)
 #   make test   the whole test matrix of tox.ini
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,8 +12,8 @@ PYENV := $(shell command -v pyenv >/dev/null && printf '%s:' "$$(pyenv root)"/ve
 # pip reinstalls local folders at every run, so that edited entry points are never stale.
 demo: $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint tests/constraints.txt \
-	    . ./plugins/nidl-likelihoods ./plugins/nidl-backbones './plugins/nidl-vae[demo]'
-	$(BIN)/nidl demo --out demo-output
+	    . ./plugins/nidl-likelihoods ./plugins/nidl-backbones ./plugins/nidl-vae './plugins/nidl-neuro[figures]'
+	$(BIN)/nidl demo brains --out demo-output
 
 test: $(BIN)/pip
 	$(BIN)/pip install --quiet tox tox-uv

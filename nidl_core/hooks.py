@@ -85,6 +85,10 @@ class Events:
         """Add commands to `nidl`: set `run`, a function of the parsed arguments, as a default."""
 
     @hookspec
+    def nidl_cli_demos(self, subparsers: argparse._SubParsersAction[Any]) -> None:
+        """Add demonstrations to `nidl demo`, as `nidl_cli_commands` adds commands to `nidl`."""
+
+    @hookspec
     def nidl_model_facts(self, estimator: Estimator) -> Any:
         """Facts to keep in a saved model, for a person to read: a dict of plain data."""
 

@@ -9,12 +9,22 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from nidl_core import hooks
-from nidl_core.cli import check, completion, doctor, explain, fitting, listing, models, new_plugin
+from nidl_core.cli import (
+    check,
+    completion,
+    demos,
+    doctor,
+    explain,
+    fitting,
+    listing,
+    models,
+    new_plugin,
+)
 from nidl_core.discovery import CORE, prints_aside
 from nidl_core.errors import NidlError
 
@@ -51,9 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> int:
     parser, commands = _parser()
     command = next((word for word in given if not word.startswith("-")), None)
+    parsers: Iterable[argparse.ArgumentParser] = commands.choices.values()
     if completion.asked() or (command not in commands.choices and "--version" not in given):
-        _add_plugins(commands)  # loaded only when needed
-    for each in commands.choices.values():
+        parsers = [*_add_plugins(commands), *parsers]  # loaded only when needed
+    for each in parsers:
         if "--debug" not in each._option_string_actions:  # it counts after the command as well
             each.add_argument("--debug", default=argparse.SUPPRESS, **_DEBUG)
     if completion.asked():
@@ -77,11 +88,15 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[Any]]
     return parser, commands
 
 
-def _add_plugins(commands: argparse._SubParsersAction[Any]) -> None:
-    """Let plugins add their commands, one by one: a broken one takes no other away."""
+def _add_plugins(
+    commands: argparse._SubParsersAction[Any],
+) -> Iterable[argparse.ArgumentParser]:
+    """Let plugins add their commands, one by one: a broken one takes no other away. The parsers of demos."""
+    demonstrations = demos.add(commands)
     before = dict(commands.choices)
     hooks.collect("nidl_cli_commands", subparsers=commands)
     commands.choices.update(before)  # Python 3.10 lets a plugin take the core's names
+    return demonstrations.choices.values()
 
 
 def _one_line(err: BaseException) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,23 +22,33 @@ if TYPE_CHECKING:
 _PIECE = 64 * 2**20  # bytes of data at once, about
 
 
-def open_data(path: str, spec: Any = None) -> Any:
-    """What the installed plugins make of a path: an array, tensor, Dataset or loader.
+def open_data(given: Sequence[str], spec: Any = None) -> Any:
+    """What the installed plugins make of a path, or of several: an array, tensor, Dataset or loader.
 
     `spec` is the `data_spec_` of a fitted model, or what a spec file says of the data. What the data
     note is told on stderr. Raises `DataError` if there is no such file, or none of them reads it.
     """
-    data = hooks.first("nidl_as_dataset", data=path, spec=spec)
+    paths = list(given)
+    data = hooks.first("nidl_as_dataset", data=paths if paths[1:] else paths[0], spec=spec)
     for note in getattr(data, "notes", ()):
         print(f"nidl: {note}", file=sys.stderr)
-    if data is None and not os.path.exists(path):
-        raise MissingFile(f"there is no file {path}.")
+    for path in paths if data is None else ():
+        if not os.path.exists(path):
+            raise MissingFile(f"there is no file {path}.")
     if data is None:
+        more = f" and {len(paths) - 1} more" if paths[1:] else ""
         raise DataError(
-            f"no installed plugin reads data from {path!r}. Give a .npy file of shape (N, C, *S), or "
-            "(N, features)."
+            f"no installed plugin reads data from {paths[0]!r}{more}. Give one .npy file of shape "
+            "(N, C, *S), or (N, features); pip install nidl-neuro to read brain scans."
         )
     return data
+
+
+def check_there(paths: Sequence[str]) -> None:
+    """Raise `MissingFile` for a `.npy` file that is not there, before torch is imported for it."""
+    for path in paths:
+        if path.endswith(".npy") and not os.path.exists(path):
+            raise MissingFile(f"there is no file {path}.")
 
 
 def add_skip_bad(command: argparse.ArgumentParser) -> None:

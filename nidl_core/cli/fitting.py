@@ -29,9 +29,15 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     spec = fit.add_argument("spec", metavar="SPEC", type=Path, help="a .toml or .json file")
     completion.of_files(spec, "toml", "json")
     data = fit.add_argument(
-        "--data", required=True, metavar="DATA", help="x (N, C, *S) in a .npy file, or scans, ..."
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="DATA",
+        help="x (N, C, *S) in a .npy file, or scans, ...",
     )
-    val = fit.add_argument("--val", metavar="DATA", help="held-out data: figures and a score")
+    val = fit.add_argument(
+        "--val", nargs="+", metavar="DATA", help="held-out data: figures and a score"
+    )
     completion.of_files(data)
     completion.of_files(val)
     fit.add_argument(
@@ -47,13 +53,14 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 def _fit(arguments: argparse.Namespace) -> int:
     spec, out = specs.read(arguments.spec), arguments.out
     _check_folder(out, overwrite=arguments.overwrite)
+    arrays.check_there([*arguments.data, *(arguments.val or ())])
     estimator, given = settings.configured(spec, arguments.settings)
     wanted = arrays.spec_for(spec.get("data"), skip_bad=arguments.skip_bad)
     data = arrays.open_data(arguments.data, wanted)
     made = getattr(data, "spec", None)
     if wanted and made is None:
         raise SpecError(
-            f"{arguments.data} is read as it is, by what takes no settings: the table [data] of "
+            f"{arguments.data[0]} is read as it is, by what takes no settings: the table [data] of "
             f"{arguments.spec} and --skip-bad are for scans and the like. Remove them."
         )
     val = None

@@ -24,6 +24,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         data = command.add_argument(
             "--data",
             required=True,
+            nargs="+",
             metavar="DATA",
             help="x (N, C, *S) in a .npy file, or scans, ...",
         )
@@ -59,6 +60,7 @@ def _command(
 
 def _apply(arguments: argparse.Namespace) -> int:
     writer = _check_paths(arguments)
+    arrays.check_there(arguments.data)
     model = _loaded(arguments)
     spec = arrays.spec_for(getattr(model, "data_spec_", None), skip_bad=arguments.skip_bad)
     data = arrays.open_data(arguments.data, spec)

@@ -206,9 +206,34 @@ def test_a_plugin_that_fails_to_add_its_commands_takes_no_other_away(error, caps
     with hooks.temporary(Raises(error)), hooks.temporary(Commands()):
         assert main(["starve"]) == 1
         with pytest.raises(SystemExit, match="0"):
-            main(["demo", "--help"])
+            main(["demo", "digits", "--help"])
     assert "train, compare, draw" not in capsys.readouterr().err
     assert any("nidl_cli_commands" in fault for fault in hooks.faults.values())
+
+
+class Show:
+    @hooks.hookimpl
+    def nidl_cli_demos(self, subparsers):
+        def run(arguments):
+            raise RuntimeError("the show")
+
+        subparsers.add_parser("show", help="what there is to see").set_defaults(run=run)
+
+
+def test_a_plugin_adds_a_demonstration(capsys):
+    with hooks.temporary(Show()):
+        assert main(["demo"]) == 2
+        assert "what there is to see" in capsys.readouterr().out
+        assert main(["demo", "show"]) == 1
+        assert "RuntimeError: the show" in capsys.readouterr().err
+        with pytest.raises(RuntimeError, match="the show"):
+            main(["demo", "show", "--debug"])
+
+
+def test_without_demonstrations_it_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr(hooks, "_loaded", list)
+    assert main(["demo"]) == 1
+    assert "no plugin that is installed has a demonstration" in capsys.readouterr().err
 
 
 class Thief:
@@ -278,7 +303,6 @@ def test_what_needs_no_torch_does_not_import_it(tmp_path):
         (["explain", "good.toml", "--set", "lr"], 2),
         ([*fit, "gone.npy", "--out", "out"], 1),
         ([*fit, "gone.npy", "--out", "good.toml"], 1),
-        ([*fit, "good.toml", "--out", "out"], 1),
         ([*transform, "z.npy"], 1),
         ([*transform, "gone/z.npy"], 1),
         ([*transform, "z.csv"], 1),

@@ -1,4 +1,4 @@
-"""`nidl demo`: what it prints is what it did, and what it makes is there."""
+"""`nidl demo digits`: what it prints is what it did, and what it makes is there."""
 
 import os
 import re
@@ -15,9 +15,9 @@ pytest.importorskip("matplotlib", reason="the demo draws with matplotlib: nidl-v
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-W", "error", "-m", "nidl_core.cli", "demo", "--out", "made"]
+    nidl_command = [sys.executable, "-W", "error", "-m", "nidl_core.cli"]
     run = subprocess.run(
-        [*command, "--epochs", "60"],
+        [*nidl_command, "demo", "digits", "--out", "made", "--epochs", "60"],
         cwd=folder,
         capture_output=True,
         text=True,

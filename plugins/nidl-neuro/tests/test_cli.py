@@ -53,8 +53,8 @@ def test_a_folder_of_scans_becomes_a_table_of_latents(here, capsys):
     assert run(*transform) == 0
     assert capsys.readouterr().out.endswith("written: latents.tsv and latents.json, 5 scans\n")
     table = pd.read_csv("latents.tsv", sep="\t")
-    assert list(table.columns) == ["id", "participant_id", "z0", "z1"]
-    model = nidl.load("run/model.nidl")
+    assert list(table.columns) == ["id", "participant_id", "z0", "z1", "z0_sd", "z1_sd"]
+    model = nidl.load("run/model.nidl").set_params(stochastic_transform=False)
     np.testing.assert_array_equal(
         table[["z0", "z1"]].to_numpy("float32"), model.transform("cohort")
     )
@@ -112,6 +112,51 @@ def test_scans_are_scored_by_controls(here, capsys):
     table = pd.read_csv("scores.tsv", sep="\t")
     assert len(table) == 5
     assert table["mahalanobis_p"].between(1 / 5, 1).all()
+
+
+def test_a_calibration_is_kept_for_other_scans(here, capsys):
+    synthetic_cohort(8, size=16, seed=1).write(here / "controls")
+    score = ("deviation", "run/model.nidl", "--data", "cohort")
+    assert run(*score, "--controls", "controls", "--save", "c.npz", "--out", "a.tsv") == 0
+    assert run(*score, "--calibration", "c.npz", "--out", "b.tsv") == 0
+    assert Path("a.tsv").read_text() == Path("b.tsv").read_text()
+    assert run(*score, "--calibration", "c.npz", "--per-voxel", "--out", "c.tsv") == 1
+    assert "--calibration has its own" in capsys.readouterr().err
+
+
+def test_files_that_the_shell_listed_are_scans_one_by_one(here, capsys):
+    files = sorted(map(str, Path().glob("cohort/sub-*/anat/*.nii.gz")))[:2]
+    maps = ("maps", "run/model.nidl", "--out", "maps", "--kinds", "zmap", "--data", *files)
+    assert run(*maps) == 0
+    assert capsys.readouterr().out.endswith("written: 2 images of 2 scans in maps\n")
+    assert run("fit", "vae.toml", "--data", *files, "--val", *files, "--out", "other") == 0
+    transform = ("transform", "other/model.nidl", "--out", "two.tsv", "--data", *files)
+    assert run(*transform) == 0
+    assert len(pd.read_csv("two.tsv", sep="\t")) == 2
+
+
+def test_a_covariate_is_walked_along_and_drawn(here, capsys):
+    pytest.importorskip("matplotlib", reason="drawing needs nidl-neuro[figures]")
+    walk = ("traverse", "run/model.nidl", "--along", "age", "--steps", "3", "--out", "age.nii.gz")
+    assert run(*walk) == 1
+    assert "say --data with a table" in capsys.readouterr().err
+    assert run(*walk, "--data", "cohort", "--png", "age.png") == 0
+    assert "age explains, of each latent's variance: z0 " in capsys.readouterr().out
+    assert nibabel.load("age.nii.gz").shape == (20, 20, 20, 3)
+    assert Path("age.png").stat().st_size > 5000
+    assert run(*walk, "--data", "cohort") == 1
+
+
+def test_a_report_is_one_page_and_replaces_no_other_unasked(here, capsys):
+    report = ("report", "run/model.nidl", "--data", "cohort", "--out", "report.html")
+    assert run(*report, "--val", "cohort/sub-0001", "--title", "Five <people>") == 0
+    assert capsys.readouterr().out.endswith("written: report.html\n")
+    page = Path("report.html").read_text()
+    assert "Five &lt;people&gt;" in page
+    assert run(*report) == 1
+    assert "report.html is there already" in capsys.readouterr().err
+    assert Path("report.html").read_text() == page
+    assert run(*report, "--overwrite") == 0
 
 
 def test_a_latent_dimension_is_walked_along(here, capsys):

@@ -16,10 +16,32 @@ _OTHERS = (".npy", ".npz", ".pt", ".h5", ".nidl")  # files that are no scans: no
 
 @hookimpl
 def nidl_cli_commands(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """maps, deviation, traverse, cache."""
+    """maps, deviation, traverse, report, cache."""
     from nidl_neuro import commands
 
     commands.add(subparsers)
+
+
+@hookimpl
+def nidl_cli_demos(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """brains: synthetic scans in, maps and a report out."""
+    demo = subparsers.add_parser(
+        "brains", help="train a VAE on synthetic brain scans; maps, scores and a report of them"
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("nidl-demo"), help="folder for what it makes (nidl-demo)"
+    )
+    demo.add_argument("--scans", type=int, default=100, help="people to train on (100)")
+    demo.add_argument("--epochs", type=int, default=None, help="passes over the scans")
+    demo.set_defaults(run=_brains)
+
+
+def _brains(arguments: argparse.Namespace) -> int:
+    from nidl_neuro.demo import brains
+
+    chosen = {"scans": arguments.scans, "epochs": arguments.epochs}
+    brains(arguments.out, **{name: value for name, value in chosen.items() if value is not None})
+    return 0
 
 
 @hookimpl

@@ -20,7 +20,7 @@ def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
     if there:
         more = f" and {len(there) - 1} more of {len(paths)} files are" if there[1:] else " is"
         raise DataError(
-            f"{there[0]}{more} there already. Choose another name or folder, or say overwrite=True."
+            f"{there[0]}{more} there already. Choose another name or folder, or say overwrite=True (--overwrite)."
         )
 
 

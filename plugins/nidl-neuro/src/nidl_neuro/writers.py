@@ -10,6 +10,7 @@ import numpy as np
 
 from nidl_core.errors import DataError
 from nidl_neuro.data import Scans, prepared_affine
+from nidl_neuro.decoding import posterior
 from nidl_neuro.maps import write_maps
 from nidl_neuro.outputs import check_table, write_latents
 from nidl_neuro.replacing import check_free
@@ -29,10 +30,17 @@ class LatentsTable:
         check_table(self.out, overwrite=overwrite)
 
     def write(self, model: Any, data: Any, rows: int | None, pieces: Iterable[Any]) -> str:
-        """Write the latents; the files and how many rows."""
+        """Write the latents; the files and how many rows.
+
+        Of a model with a posterior: its mean and standard deviation, so that the pieces, which may be
+        draws from it, are not needed.
+        """
         scans = _scans(data, self.out)
-        latents = np.concatenate([np.asarray(piece) for piece in pieces])
-        write_latents(self.out, scans, latents, overwrite=self._overwrite)
+        if hasattr(model, "encode"):
+            latents, sd = posterior(model, scans)
+        else:
+            latents, sd = np.concatenate([np.asarray(piece) for piece in pieces]), None
+        write_latents(self.out, scans, latents, sd, overwrite=self._overwrite)
         return f"{self.out} and {self.out.with_suffix('.json').name}, {len(latents)} scans"
 
 

@@ -1,4 +1,4 @@
-"""`nidl demo`: the main job from end to end, on scikit-learn's handwritten digits.
+"""`nidl demo digits`: the main job from end to end, on scikit-learn's handwritten digits.
 
 Each number that it prints comes from the run. The baseline is probabilistic PCA with as many
 latents: the best linear model with the same kind of noise, its likelihood exact

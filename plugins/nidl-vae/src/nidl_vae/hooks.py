@@ -1,4 +1,4 @@
-"""What this plugin answers to nidl's hooks: the command `nidl demo`. Imports nothing heavy."""
+"""What this plugin answers to nidl's hooks: `nidl demo digits`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from nidl_core.hooks import hookimpl
 
 
 @hookimpl
-def nidl_cli_commands(subparsers: argparse._SubParsersAction[Any]) -> None:
+def nidl_cli_demos(subparsers: argparse._SubParsersAction[Any]) -> None:
     demo = subparsers.add_parser(
-        "demo", help="train, compare, draw, save and reload a VAE on digits"
+        "digits", help="train, compare, draw, save and reload a VAE on handwritten digits"
     )
-    demo.add_argument("data", nargs="?", choices=("digits",), default="digits")
     demo.add_argument(
         "--out", type=Path, default=Path("nidl-demo"), help="folder for what it makes"
     )
