@@ -9,18 +9,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nidl_neuro.data import Scans, scans
+    from nidl_neuro.decoding import posterior
+    from nidl_neuro.deviation import Deviation
     from nidl_neuro.errors import ScanError
+    from nidl_neuro.maps import write_maps
+    from nidl_neuro.outputs import write_latents
     from nidl_neuro.preparation import Preparation, restore
     from nidl_neuro.reading import find
+    from nidl_neuro.report import write_report
+    from nidl_neuro.traversal import traverse
 
-__all__ = ["Preparation", "ScanError", "Scans", "find", "restore", "scans"]
+__all__ = [
+    "Deviation",
+    "Preparation",
+    "ScanError",
+    "Scans",
+    "find",
+    "posterior",
+    "restore",
+    "scans",
+    "traverse",
+    "write_latents",
+    "write_maps",
+    "write_report",
+]
 _HOMES = {
+    "Deviation": "deviation",
     "Preparation": "preparation",
     "ScanError": "errors",
     "Scans": "data",
     "find": "reading",
+    "posterior": "decoding",
     "restore": "preparation",
     "scans": "data",
+    "traverse": "traversal",
+    "write_latents": "outputs",
+    "write_maps": "maps",
+    "write_report": "report",
 }
 
 
