@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ from nidl_core import hooks
 from nidl_core.errors import DataError, DataTypeError, HookError
 from nidl_core.seeding import mix
 
+_log = logging.getLogger(__name__)
+
 
 class ArrayDataset(Dataset[Any]):
     """Rows of an array, or of a file mapped into memory, that say how they were made.
@@ -47,7 +50,7 @@ class ArrayDataset(Dataset[Any]):
     mask : bool array (*S), optional
         Which positions count: the likelihood leaves out the others.
     notes : iterable of str
-        What a person should know of them: what was left out, say.
+        What a person should know of them: what was left out, say. Logged where a hook made them.
     """
 
     def __init__(
@@ -291,6 +294,8 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
             spec = None if reset else getattr(estimator, "data_spec_", None)
             answer = hooks.first("nidl_as_dataset", data=x, spec=spec)
             x = x if answer is None else answer
+            for note in getattr(answer, "notes", ()):
+                _log.warning("%s", note)
         except HookError as err:  # plugins that might have known what it is
             failed = err
     if type(x) is TensorDataset:  # a subclass may make its items otherwise

@@ -12,7 +12,9 @@ from nidl_core.errors import NidlError
 def add(commands: argparse._SubParsersAction[Any]) -> argparse._SubParsersAction[Any]:
     """Add the command, and under it what plugins have; the parsers of the demonstrations."""
     demo = commands.add_parser("demo", help="the main job from end to end, on data that is at hand")
-    demos: argparse._SubParsersAction[Any] = demo.add_subparsers(title="demonstrations", metavar="NAME")
+    demos: argparse._SubParsersAction[Any] = demo.add_subparsers(
+        title="demonstrations", metavar="NAME"
+    )
     hooks.collect("nidl_cli_demos", subparsers=demos)
 
     def run(arguments: argparse.Namespace) -> int:

@@ -233,7 +233,9 @@ def test_one_that_says_mine_and_bad_has_the_last_word() -> None:
     assert hooks.faults == {}
 
 
-@pytest.mark.parametrize("data", ["scan.unheard", Scan(), [["a", "b"]]], ids=["path", "object", "list"])
+@pytest.mark.parametrize(
+    "data", ["scan.unheard", Scan(), [["a", "b"]]], ids=["path", "object", "list"]
+)
 def test_if_nobody_reads_it_the_error_names_the_plugins_that_failed(data: Any) -> None:
     failure = OSError("no header")
     with (

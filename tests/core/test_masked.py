@@ -37,7 +37,8 @@ class Reads:
     @hooks.hookimpl
     def nidl_as_dataset(self, data: Any, spec: Any) -> Any:
         self.specs.append(spec)
-        return ArrayDataset(np.ones((3, 1, 2), dtype=np.float32), spec={"voxel": 2.0})
+        x = np.ones((3, 1, 2), dtype=np.float32)
+        return ArrayDataset(x, spec={"voxel": 2.0}, notes=[f"{data}: 100% resampled"])
 
 
 class Fitted:
@@ -45,6 +46,12 @@ class Fitted:
 
     def __init__(self) -> None:
         self.data_spec_ = {"voxel": 3.0}
+
+
+def test_what_a_plugin_notes_of_the_data_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with hooks.temporary(Reads()):
+        as_data("scans", object(), reset=True)
+    assert caplog.messages == ["scans: 100% resampled"]
 
 
 def test_further_data_are_read_by_what_the_first_said_of_themselves() -> None:
