@@ -50,7 +50,7 @@ class Fitted:
 
 def test_what_a_plugin_notes_of_the_data_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with hooks.temporary(Reads()):
-        as_data("scans", object(), reset=True)
+        as_data("scans", Fitted())
     assert caplog.messages == ["scans: 100% resampled"]
 
 
