@@ -14,6 +14,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import numpy as np
@@ -25,45 +26,18 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     SequentialSampler,
+    Subset,
     TensorDataset,
     default_collate,
 )
 
 from nidl_core import hooks
+from nidl_core.array_dataset import ArrayDataset as ArrayDataset
+from nidl_core.array_dataset import as_tensor, described
 from nidl_core.errors import DataError, DataTypeError, HookError
 from nidl_core.seeding import mix
 
 _log = logging.getLogger(__name__)
-
-
-class ArrayDataset(Dataset[Any]):
-    """Rows of an array, or of a file mapped into memory, that say how they were made.
-
-    Parameters
-    ----------
-    x : array (N, C, *S) or (N, features)
-        Read a batch at a time: an array, or anything that has its shape and gives arrays of rows
-        for slices and arrays of indices.
-    spec : plain data, optional
-        Kept as `data_spec_` by the estimator that is fitted on these rows, and in its model file;
-        the hook `nidl_as_dataset` gets it for further data.
-    mask : bool array (*S), optional
-        Which positions count: the likelihood leaves out the others.
-    notes : iterable of str
-        What a person should know of them: what was left out, say. Logged where a hook made them.
-    """
-
-    def __init__(
-        self, x: Any, *, spec: Any = None, mask: Any = None, notes: Iterable[str] = ()
-    ) -> None:
-        self.x, self.spec, self.notes = x, spec, tuple(notes)
-        self.mask = None if mask is None else torch.as_tensor(mask)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return _as_tensor(np.array(self.x[index]))
 
 
 class Data(abc.ABC):
@@ -181,7 +155,7 @@ class Rows(Data):
         """These rows."""
         if isinstance(self.x, Tensor):
             return self.x[index]
-        return _as_tensor(np.array(self.x[index.numpy() if isinstance(index, Tensor) else index]))
+        return as_tensor(np.array(self.x[index.numpy() if isinstance(index, Tensor) else index]))
 
 
 class Items(Data):
@@ -189,7 +163,7 @@ class Items(Data):
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
-        self.spec, self.mask = _described(dataset)
+        self.spec, self.mask = described(dataset)
         self._streams = isinstance(dataset, IterableDataset)
         if not self._streams and len(dataset) == 0:  # type: ignore[arg-type]
             raise DataError("the data set is empty: 0 rows. Check the path or filter it came from.")
@@ -233,7 +207,7 @@ class Batches(Data):
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self.spec, self.mask = _described(getattr(loader, "dataset", loader))
+        self.spec, self.mask = described(getattr(loader, "dataset", loader))
         try:
             empty = len(loader) == 0
         except TypeError:  # a stream's loader has a __len__ that raises
@@ -302,9 +276,13 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
         return Rows(_checked(x.tensors[0]))
     if isinstance(x, Tensor):
         return Rows(_checked(x))
+    if isinstance(x, Subset) and isinstance(x.dataset, ArrayDataset):
+        x = x.dataset.take(x.indices)
+    if not reset:
+        _check_like(x, getattr(estimator, "data_spec_", None))
     if isinstance(x, ArrayDataset):
         rows = _dataset_rows(x, estimator, reset)
-        rows.spec, rows.mask = _described(x)
+        rows.spec, rows.mask = described(x)
         return rows
     if isinstance(x, Dataset):
         return Items(x)
@@ -318,25 +296,40 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
             f"cannot read data from {type(x).__name__} {x!r:.60}{missing}. Hand in an array, a tensor, a "
             "Dataset (for many files: one that loads a file an item), a DataLoader, or the path of one "
             ".npy file that holds all samples, (N, C, *S); a generator can be read only once: make it "
-            f"an IterableDataset.{_also(failed)}"
+            f"an IterableDataset.{_maker_told(estimator)}{_also(failed)}"
         ) from failed
     try:
         return _array_rows(x, estimator, reset)
     except (TypeError, ValueError) as err:
-        if failed is None:
+        more = _maker_told(estimator) + _also(failed)
+        if not more:
             raise
-        raise DataTypeError(f"{err}{_also(failed)}") from failed
+        raise DataTypeError(f"{err}{more}") from (failed or err)
 
 
-def _described(data: Any) -> tuple[Any, Tensor | None]:
-    """`spec` and `mask` of a data set, where it has them. Raises `DataError` for an impossible mask."""
-    mask = getattr(data, "mask", None)
-    if mask is not None and (mask.dtype != torch.bool or not bool(mask.any())):
-        raise DataError(
-            f"the mask of the data must be bool, True somewhere, got {mask.dtype} with "
-            f"{int((mask != 0).sum())} positions that count."
+def _check_like(x: Any, spec: Any) -> None:
+    """Raise `DataError` if the rows say that they were made otherwise than those of the fit."""
+    if isinstance(x, DataLoader):
+        x = x.dataset
+    while isinstance(x, Subset):
+        x = x.dataset
+    if spec is not None and isinstance(x, ArrayDataset):
+        x.check_like(spec)
+
+
+def _maker_told(estimator: Any) -> str:
+    """What to install, where a fitted model's data came from a plugin that is not there."""
+    spec = getattr(estimator, "data_spec_", None)
+    maker = spec.get("made_by") if isinstance(spec, Mapping) else None
+    if not isinstance(maker, str):
+        return ""
+    try:
+        distribution(maker)
+    except PackageNotFoundError:
+        return (
+            f" The model's data were read by {maker}, which is not installed: pip install {maker}"
         )
-    return getattr(data, "spec", None), mask
+    return ""
 
 
 def _also(failed: HookError | None) -> str:
@@ -347,7 +340,7 @@ def plain_rows(x: Any) -> Rows:
     """Rows of a tensor, or of anything that numpy makes an array of. Raises `DataError`."""
     if isinstance(x, Tensor):
         return Rows(_checked(x))
-    return Rows(_checked(_as_tensor(np.asarray(x))), as_array=True)
+    return Rows(_checked(as_tensor(np.asarray(x))), as_array=True)
 
 
 def input_of(batch: Any) -> Tensor:
@@ -355,7 +348,7 @@ def input_of(batch: Any) -> Tensor:
     if isinstance(batch, (list, tuple)) and batch:
         batch = batch[0]
     if isinstance(batch, np.ndarray):
-        batch = _as_tensor(batch)
+        batch = as_tensor(batch)
     if isinstance(batch, Tensor) and batch.is_complex():
         raise DataError(_COMPLEX)
     if not isinstance(batch, Tensor):
@@ -440,18 +433,7 @@ def _array_rows(x: Any, estimator: Any, reset: bool) -> Rows:
     _check_form(array.shape, array.dtype.kind == "c")
     if mapped or not array.flags.writeable:
         return Rows(array, as_array=True)
-    return Rows(_as_tensor(array), as_array=True)
-
-
-def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor of the array's values, without a copy where torch knows the form."""
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype in (np.longdouble, np.uint16, np.uint32, np.uint64):
-        array = array.astype(np.float64)  # torch has no, or hardly any, operations on these
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    return torch.from_numpy(array)
+    return Rows(as_tensor(array), as_array=True)
 
 
 _COMPLEX = "complex data are not supported: hand in x.abs(), or real and imaginary parts."

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.model_selection import GridSearchCV
 
 import nidl_core as nidl
 from nidl_core.data import ArrayDataset
@@ -121,12 +122,56 @@ def test_a_warm_start_goes_on_with_the_same_mask_only():
         model = vae(warm_start=True).fit(data())
 
 
-def test_a_decoder_that_speaks_for_itself_cannot_leave_anything_out():
-    decoder = torch.nn.Sequential(torch.nn.Linear(3, C * 20), torch.nn.Unflatten(1, (C, *S)))
+def test_cross_validation_keeps_the_mask_in_its_folds():
+    search = GridSearchCV(vae(max_epochs=1), {"latent_dim": [2, 3]}, cv=2, error_score="raise")
+    scores = []
+
+    def bound(model, held_out):
+        assert model.data_mask.equal(INSIDE)
+        assert model.data_spec_ == held_out.spec == SPEC
+        scores.append(model.score(held_out))
+        return scores[-1]
+
+    search.set_params(scoring=bound).fit(data())
+    assert len(scores) == 4
+    assert np.isfinite(scores).all()
+    assert search.best_estimator_.data_mask.equal(INSIDE)
+
+
+def handed_in(decoder):
     mlp = {"name": "mlp", "params": {"widths": [8]}}
-    model = nidl.build("vae", encoder=mlp, decoder=decoder, latent_dim=3, max_epochs=1)
-    with pytest.raises(SpecError, match="Give likelihood='normal', or another by name"):
-        model.fit(data())
+    return nidl.build(
+        "vae", encoder=mlp, decoder=decoder, latent_dim=3, max_epochs=1, random_state=0
+    )
+
+
+def test_a_tensor_of_a_decoder_that_was_handed_in_counts_inside_the_mask_alone():
+    decoder = torch.nn.Sequential(torch.nn.Linear(3, C * 20), torch.nn.Unflatten(1, (C, *S)))
+    model = handed_in(decoder).fit(data())
+    x = torch.from_numpy(data(1).x)
+    with torch.no_grad():
+        q = model.encode(x)
+        inside = model.decoder(q.loc)[..., INSIDE]
+        torch.testing.assert_close(model.decode(q.loc), inside)
+    back = model.reconstruct(x)
+    assert back.shape == x.shape
+    torch.testing.assert_close(back[..., INSIDE], inside)
+    assert not back[..., ~INSIDE].any()
+
+
+class Speaks(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(3, C * 20)
+
+    def forward(self, z):
+        p = torch.distributions.Normal(self.net(z).view(-1, C, *S), 1.0)
+        return torch.distributions.Independent(p, 3)
+
+
+def test_a_decoder_that_gives_a_distribution_cannot_leave_anything_out():
+    with pytest.raises(SpecError, match="gives a distribution of all positions, Independent"):
+        handed_in(Speaks()).fit(data())
 
 
 def test_two_processes_train_it(tmp_path):

@@ -196,7 +196,15 @@ class VAE(TransformerMixin, Estimator):
         if self._mask is not None and isinstance(theta, Tensor):
             theta = self._counted(theta)  # (N, P*C, M)
         if "likelihood" not in self._modules:
-            return _full(theta) if isinstance(theta, Tensor) else theta
+            if isinstance(theta, Tensor):
+                return _full(theta)
+            if self._mask is not None:
+                raise SpecError(
+                    "the data have a mask, and the decoder gives a distribution of all positions, "
+                    f"{type(theta).__name__}. Let it give a tensor, or give likelihood='normal', or another by name."
+                )
+            p: Distribution = theta
+            return p
         with _full_precision(z):
             theta = _full(theta)
             if observed is not None:
@@ -272,11 +280,6 @@ class VAE(TransformerMixin, Estimator):
 
     def build_networks(self, sample: Tensor | None) -> None:
         shape = None if sample is None else tuple(sample.shape[1:])
-        if self._mask is not None and self._speaks_for_itself(self._given):
-            raise SpecError(
-                "the data have a mask, and a decoder that was handed in without a likelihood cannot "
-                "leave anything out. Give likelihood='normal', or another by name."
-            )
         copies: dict[int, Any] = {}
         self._place("encoder", None if shape is None else {"input_shape": shape}, copies)
         self._place("likelihood", {}, copies)
