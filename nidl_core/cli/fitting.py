@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -150,6 +151,8 @@ class _Report:
         self.epochs = len(estimator.history_)
         self.out, self.seconds = out, seconds
         self.score: float | None = None
+        shape, mask = estimator.input_shape_, getattr(estimator, "data_mask", None)
+        self.values = math.prod(shape) if mask is None else shape[0] * int(mask.sum())
 
     def print_fit(self) -> None:
         # Strategies that spawn leave no history.
@@ -158,11 +161,18 @@ class _Report:
         print(", ".join([f"{what} in {self.seconds:.0f} s", *losses]))
         print(f"written: {_there(self.out, _MODEL, _METRICS, _SPEC)}", flush=True)
 
+    @property
+    def bits(self) -> float | None:
+        """What a value of x costs, by the bound: -ELBO / (M ln 2) of the M values that it counts."""
+        return None if self.score is None else -self.score / (self.values * math.log(2))
+
     def print_score(self) -> None:
         if self.score is not None:
-            print(f"score of --val: {self.score:.5g} nats (mean evidence lower bound)")
+            bits = f"{self.bits:.4g} bits per value"
+            print(f"score of --val: {self.score:.5g} nats (mean evidence lower bound), {bits}")
 
     def print_json(self) -> None:
         model, seconds = str(self.out / _MODEL), round(self.seconds, 3)
         found = {"model": model, "epochs": self.epochs, "figures": self.figures}
-        print(json.dumps({**found, "score": self.score, "seconds": seconds}))
+        scores = {"score": self.score, "bits_per_value": self.bits}
+        print(json.dumps({**found, **scores, "seconds": seconds}))

@@ -124,7 +124,8 @@ def test_fit_prints_a_summary_with_the_score_and_progress_goes_to_stderr(here, c
     out, err = capsys.readouterr()
     score = nidl.load("new/model.nidl").score(np.load("v.npy"))
 
-    assert f"score of --val: {score:.5g} nats" in out
+    bits = -score / (np.load("v.npy")[0].size * np.log(2))
+    assert f"score of --val: {score:.5g} nats (mean evidence lower bound), {bits:.4g} bits" in out
     assert "written: new/model.nidl, new/metrics.csv, new/spec.json" in out
     assert all(line.startswith("epoch ") for line in err.splitlines())
     assert "epoch 2/2, train/loss" in err and "val/loss" in err and "elapsed" in err
@@ -138,6 +139,9 @@ def test_the_summary_as_json_is_all_there_is_on_stdout(here, capsys):
 
     assert found["epochs"] == 2 and found["model"] == "new/model.nidl"
     assert found["score"] == model.score(np.load("v.npy"))
+    assert found["bits_per_value"] == pytest.approx(
+        -found["score"] / (np.load("v.npy")[0].size * np.log(2))
+    )
     assert found["figures"] == {k: v for k, v in model.history_[-1].items() if k != "epoch"}
 
 
