@@ -23,7 +23,7 @@ from nidl_core.errors import DataError
 from nidl_neuro import building, cache, contents, journal, workers, writing
 from nidl_neuro.errors import ScanError
 from nidl_neuro.index import JOURNAL, Layout
-from nidl_neuro.store import Item, Row, Store
+from nidl_neuro.store import Item, NoneLeft, Row, Store
 from nidl_neuro.workers import WorkerDied
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the processes that prepare, too
@@ -147,13 +147,34 @@ def test_a_changed_file_of_equal_size_and_time_is_noticed(tmp_path: Path) -> Non
     path.write_bytes(b"000009")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
-    text = f"{path}: the file changed after it was prepared. Run again: it is prepared anew."
+    text = (
+        f"{path}: the file changed after it was prepared. Call scans(...) again: it is prepared "
+        "anew."
+    )
     with pytest.raises(ScanError) as caught:
         store.verify()
     assert str(caught.value) == text
     make = Make()
     assert levels(Store.build(tmp_path / "c", items, make, {})) == [9, 2] and make.calls == ["s1"]
     assert levels(store) == [1, 2]  # what was opened stays what it was
+
+
+def test_a_file_that_is_gone_did_not_change(tmp_path: Path) -> None:
+    store = Store.build(tmp_path / "c", write(tmp_path, 1, 2), Make(), {})
+    (tmp_path / "1.bin").unlink()
+    store.verify()
+    assert levels(store) == [1, 2]
+
+
+def test_a_touched_file_is_read_once_by_many_verifications(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.build(tmp_path / "c", write(tmp_path, 1, 2), Make(), {})
+    monkeypatch.setattr(contents, "SETTLED", -1)
+    os.utime(tmp_path / "1.bin", (1, 1))
+    store.verify()
+    monkeypatch.setattr("nidl_neuro.store.hashed", fails)
+    store.verify()
 
 
 def test_a_file_that_was_just_written_is_hashed_again(
@@ -250,10 +271,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         "leave it out."
     )
     assert list(Store.build(tmp_path / "c", items, Make(), {}, skip_bad=True).refused) == ["gone"]
-    with pytest.raises(
-        DataError, match="no scan is left to prepare: 1 were refused, the first is gone"
-    ):
+    with pytest.raises(NoneLeft, match="no item is left: .*gone.*Put it back") as left:
         Store.build(tmp_path / "c", items[1:], Make(), {}, skip_bad=True)
+    assert list(pickle.loads(pickle.dumps(left.value)).refused) == ["gone"]
 
 
 def test_rows_of_another_shape_than_most_are_refused(tmp_path: Path) -> None:
@@ -264,7 +284,7 @@ def test_rows_of_another_shape_than_most_are_refused(tmp_path: Path) -> None:
 
     text = (
         f"{tmp_path}/1.bin: its prepared shape is (1, 2, 2), that of 2 others (1, 3, 3). Prepare all "
-        "scans to one shape: give the preparation a target shape."
+        "scans to one shape: give the preparation a target shape, such as shape=[3, 3]."
     )
     with pytest.raises(ScanError) as caught:
         Store.build(tmp_path / "c", items, make, {})

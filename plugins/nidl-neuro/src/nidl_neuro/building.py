@@ -26,7 +26,8 @@ from nidl_neuro import journal
 from nidl_neuro.contents import Known, hashed, key_of, state_of
 from nidl_neuro.errors import ScanError
 from nidl_neuro.index import JOURNAL, LOCK, Index, folder_of, header
-from nidl_neuro.store import Item, Progress, Row, Store
+from nidl_neuro.rights import file_mode, make_folder
+from nidl_neuro.store import Item, NoneLeft, Progress, Row, Store
 from nidl_neuro.workers import cores, mapped
 from nidl_neuro.writing import Packing, Rows, StoreError, writing
 
@@ -54,7 +55,7 @@ def build(
     if any(key not in index.rows for key in keys.values()):
         with _locked(work.folder):
             index = Index.read(work.folder)
-            if index.spec is None:
+            if not index.build:
                 work.append([header(spec)])
             wanted = {keys[item.id]: item for item in reversed(items) if item.id in keys}
             missing = [(key, wanted[key]) for key in dict.fromkeys(keys.values())]
@@ -64,7 +65,7 @@ def build(
             index = Index.read(work.folder)
     elif work.rehashed:
         quiet = contextlib.suppress(Timeout, OSError, StoreError)  # hashed again next time
-        with quiet, FileLock(work.folder / LOCK, timeout=0):
+        with quiet, FileLock(work.folder / LOCK, timeout=0, mode=file_mode(work.folder)):
             work.append(work.known())
     return work.store(items, keys, index, made)
 
@@ -161,16 +162,18 @@ class _Build:
         kept = [item for item in items if item.id not in self.refused]
         layouts = Counter(index.rows[keys[item.id]].layout for item in kept)
         if not layouts:
-            name, reason = next(iter(self.refused.items()), ("", ""))
-            raise DataError(
-                f"no scan is left to prepare: {len(self.refused)} were refused, the first is {name}: {reason}"
-            )
+            raise NoneLeft(self.refused)
         layout, most = layouts.most_common(1)[0]
         for item in kept:
             other = index.rows[keys[item.id]].layout
             if other != layout:
-                told = f"its prepared shape is {other.shape}, that of {most} others {layout.shape}"
-                remedy = "Prepare all scans to one shape: give the preparation a target shape."
+                others = f"{most} others" if most > 1 else "another"
+                told = f"its prepared shape is {other.shape}, that of {others} {layout.shape}"
+                largest = [max(pair) for pair in zip(other.shape, layout.shape, strict=False)]
+                remedy = (
+                    "Prepare all scans to one shape: give the preparation a target shape, such as "
+                    f"shape={largest[1:]}."
+                )
                 self._refuse(item, ScanError(item.path or item.id, told, remedy))
         kept = [item for item in kept if index.rows[keys[item.id]].layout == layout]
         places = [index.rows[keys[item.id]] for item in kept]
@@ -179,6 +182,8 @@ class _Build:
             spec=self.spec,
             ids=[item.id for item in kept],
             layout=layout,
+            build_id=index.build,
+            keys=[keys[item.id] for item in kept],
             slots=np.array([place.slot for place in places]),
             lines=np.array([place.line for place in places]),
             checksums=np.array([place.checksum for place in places]),
@@ -208,8 +213,8 @@ class _Build:
 def _locked(folder: Path) -> Iterator[None]:
     """The store's lock; waits while another process builds."""
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        make_folder(folder)
+        lock = FileLock(folder / LOCK, mode=file_mode(folder))
         try:
             lock.acquire(timeout=0)
         except Timeout:

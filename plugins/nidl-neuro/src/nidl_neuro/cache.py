@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from nidl_neuro import journal
 from nidl_neuro.index import JOURNAL, LOCK
+from nidl_neuro.rights import file_mode
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Held:
 
 
 def default_root() -> Path:
-    """The folder of stores: NIDL_CACHE, or `nidl` where the system keeps caches. Nothing is created."""
+    """The folder of stores: NIDL_CACHE, or `nidl` where the system keeps caches. Nothing is created.
+
+    See `nidl_neuro.rights` for who may read it.
+    """
     if named := os.environ.get("NIDL_CACHE"):
         return Path(named).expanduser()
     if sys.platform == "win32":
@@ -55,7 +59,7 @@ def clear(root: Path) -> int:
     for held in list(_held(root)):
         trash = held.folder.with_name(f".{held.folder.name}.{uuid.uuid4().hex}")
         try:
-            with FileLock(held.folder / LOCK, timeout=0):
+            with FileLock(held.folder / LOCK, timeout=0, mode=file_mode(held.folder)):
                 held.folder.rename(trash)  # in one step: nobody finds half a store
         except Timeout:
             continue

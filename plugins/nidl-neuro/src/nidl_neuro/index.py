@@ -1,7 +1,8 @@
 """What lies where in a store: its journal, read.
 
 A store is a folder with a journal `index.jsonl`, files of rows of one shape each, and a lock. The
-journal begins with the spec; then come rows (content -> place) and files (path -> content).
+journal begins with the spec and an id that no other store gets; then come rows (content -> place)
+and files (path -> content).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 from nidl_neuro import journal
 from nidl_neuro.contents import Known
 
-FORMAT = 1
+FORMAT = 2
 JOURNAL, LOCK = "index.jsonl", "lock"
 _PAGE = 4096
 
@@ -65,14 +67,19 @@ class Index:
     """The journal's content."""
 
     spec: Any = None
+    build: str = ""
     rows: dict[str, Place] = field(default_factory=dict)
     files: dict[str, Known] = field(default_factory=dict)
     ends: dict[Layout, int] = field(default_factory=dict)  # the first free slot
 
     @classmethod
     def read(cls, folder: Path) -> Index:
-        """What is committed. Rows that their file is too short for (someone cut it) do not count."""
+        """What is committed. Rows that their file is too short for (someone cut it) do not count.
+
+        Nor does a row whose slot was cut off and given to another one.
+        """
         index = cls()
+        owners: dict[tuple[Layout, int], str] = {}
         lengths: dict[Layout, int] = {}
         for offset, line in journal.read(folder / JOURNAL):
             if "row" in line:
@@ -83,21 +90,33 @@ class Index:
                     path = folder / layout.file
                     lengths[layout] = path.stat().st_size if path.exists() else 0
                 if (place.slot + 1) * layout.stride <= lengths[layout]:
+                    owners[layout, place.slot] = line["row"]
                     index.rows[line["row"]] = place
                     index.ends[layout] = max(index.ends.get(layout, 0), place.slot + 1)
             elif "file" in line:
                 index.files[line["file"]] = Known.from_line(line)
-            else:
-                index.spec = line["spec"]
+            elif not index.build:
+                index.spec, index.build = line["spec"], line["build"]
+        index.rows = {
+            key: place
+            for key, place in index.rows.items()
+            if owners[place.layout, place.slot] == key
+        }
         return index
 
 
 def header(spec: Any) -> dict[str, Any]:
-    """The journal's first line."""
-    return {"format": FORMAT, "spec": spec}
+    """The journal's first line, of a new store."""
+    return {"format": FORMAT, "spec": spec, "build": uuid.uuid4().hex}
+
+
+def build_of(folder: Path) -> str | None:
+    """The id of the store in a folder; None if there is none."""
+    lines = journal.read(folder / JOURNAL)
+    return next((line["build"] for _, line in lines if "build" in line), None)
 
 
 def folder_of(root: Path, spec: Any) -> Path:
     """The folder of the store of a preparation: another spec or format is another folder."""
-    text = json.dumps(header(spec), sort_keys=True)
+    text = json.dumps({"format": FORMAT, "spec": spec}, sort_keys=True)
     return root / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

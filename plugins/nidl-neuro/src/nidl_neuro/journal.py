@@ -6,24 +6,42 @@ a torn last line; readers pass over it, and the next line is written below it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from nidl_neuro.rights import make_file
 
 
 def append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Add lines at the end, and return when they are on the disk. One process at a time may call it."""
+    """Add lines at the end, and return when they are on the disk; all, or after an error none.
+
+    One process at a time may call it.
+    """
     text = b"".join(_packed(line) for line in lines)
-    with path.open("ab+") as file:
-        if file.tell():
+    make_file(path)
+    with path.open("ab+", buffering=0) as file:
+        if end := file.tell():
             file.seek(-1, os.SEEK_END)
             text = text if file.read() == b"\n" else b"\n" + text
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            write(file, text)
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
+
+
+def write(file: IO[bytes], content: bytes) -> None:
+    """Write all of it to an unbuffered file, which may take a part at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -41,8 +59,12 @@ def read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_at(path: Path, offset: int) -> dict[str, Any] | None:
-    """The line at an offset that `read` gave; None if it is not whole."""
-    with path.open("rb") as file:
+    """The line at an offset that `read` gave; None if there is no whole line, or no file."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
         file.seek(offset)
         return _unpacked(file.readline())
 

@@ -141,9 +141,14 @@ def _header(path: Path, file: IO[bytes]) -> tuple[Any, Any]:
             "it is the header of a two-file image (.hdr and .img)",
             "Save the image as one .nii.gz file.",
         )
+    if head[128:132] == b"DICM":
+        raise ScanError(
+            path, "it is a DICOM file, not a NIfTI image", "Convert it, by dcm2niix for example."
+        )
+    begins = repr(head[:12]) if any(head) else f"{len(head)} zeros"
     raise ScanError(
         path,
-        f"it is not a NIfTI image: it begins with {head[:12]!r}",
+        f"it is not a NIfTI image: it begins with {begins}",
         "Leave it out, or convert it to .nii.gz.",
     )
 
@@ -171,6 +176,14 @@ def _check_header(path: Path, header: Any) -> None:
             f"its header gives a voxel size of {told} mm",
             "Write the true voxel size into its header.",
         )
+    if not math.isfinite(offset := float(header["vox_offset"])):
+        raise ScanError(path, f"its header is damaged: vox_offset is {offset}", _AGAIN)
+    try:
+        header.get_best_affine()
+    except ValueError as err:
+        raise ScanError(
+            path, "its header is damaged: its quaternion is longer than 1", _AGAIN
+        ) from err
 
 
 def _check_length(path: Path, header: Any, length: int) -> None:
@@ -201,6 +214,11 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as err:
+        if path.is_symlink():
+            there = f"it is a link to {os.readlink(path)}, where there is no file"
+            raise ScanError(
+                path, there, "Of a DataLad data set, get it first: datalad get."
+            ) from err
         raise ScanError(path, "there is no such file", _near(path)) from err
     except PermissionError as err:
         raise ScanError(
@@ -225,7 +243,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _near(path: Path) -> str:
     """What to do about a missing path: its nearest folder that there is."""
     folder = nearest_folder(path)
-    if folder == path.parent:
+    if folder == Path(os.path.abspath(path)).parent:
         return f"Look into its folder, which is there: {folder}."
     return f"The nearest folder that there is: {folder}."
 

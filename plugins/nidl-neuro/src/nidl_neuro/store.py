@@ -7,19 +7,21 @@ many cohorts share it. See `nidl_neuro.building` for why nothing torn or stale i
 from __future__ import annotations
 
 import mmap
+import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nidl_core.errors import DataError
 from nidl_neuro import journal
 from nidl_neuro.contents import Known, hashed, state_of
 from nidl_neuro.errors import ScanError
-from nidl_neuro.index import JOURNAL, Layout
+from nidl_neuro.index import JOURNAL, Layout, build_of
 
 Progress = Callable[[str, int, int, int], None]
 
@@ -46,6 +48,17 @@ class Row(NamedTuple):
     mask: NDArray[np.bool_] | None = None
 
 
+class NoneLeft(DataError):
+    """All items were refused. Field: `refused`, id -> reason."""
+
+    def __init__(self, refused: Mapping[str, str]) -> None:
+        super().__init__(f"no item is left: {'; '.join(refused.values())}")
+        self.refused = dict(refused)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NoneLeft, (self.refused,)
+
+
 @dataclass(eq=False)
 class Store:
     """Rows on disk in the order of some items. Pickles as a path, without its rows.
@@ -68,6 +81,8 @@ class Store:
     spec: Any
     ids: list[str]
     layout: Layout
+    build_id: str = field(repr=False)  # of the store in the folder
+    keys: list[str] = field(repr=False)
     slots: NDArray[np.int64] = field(repr=False)
     lines: NDArray[np.int64] = field(repr=False)
     checksums: NDArray[np.int64] = field(repr=False)
@@ -110,8 +125,10 @@ class Store:
         ------
         NidlError
             What `make` raises for an item; all rows made until then stay.
+        NoneLeft
+            If all were left out.
         DataError
-            If no item is left, or the disk is full or cannot be written.
+            If the disk is full or cannot be written.
         """
         from nidl_neuro.building import build
 
@@ -141,6 +158,12 @@ class Store:
         self._release()
         return copied
 
+    def take(self, rows: NDArray[np.int64]) -> Store:
+        """A store of these rows (n,) alone, in this order; nothing is copied on the disk."""
+        kept = {name: getattr(self, name)[rows] for name in ("slots", "lines", "checksums")}
+        ids, keys = ([names[row] for row in rows] for names in (self.ids, self.keys))
+        return replace(self, ids=ids, keys=keys, **kept)
+
     def mask(self, row: int) -> NDArray[np.bool_] | None:
         """One mask, a copy; None if the rows have none."""
         if self.layout.mask is None:
@@ -154,7 +177,8 @@ class Store:
     def record(self, row: int) -> dict[str, Any]:
         """What `make` said of one row. It is read from the journal."""
         line = journal.read_at(self.folder / JOURNAL, int(self.lines[row]))
-        if line is None:
+        if line is None or line.get("row") != self.keys[row]:
+            self._check_build()
             raise ScanError(
                 self.ids[row], "its line in the store's journal is damaged", self._remedy
             )
@@ -162,13 +186,21 @@ class Store:
         return record
 
     def verify(self) -> None:
-        """Raise `ScanError` if a file changed since its row was made. Unchanged files are not read."""
+        """Raise `ScanError` if a file changed since its row was made; one that is gone did not.
+
+        Only files that look changed are read.
+        """
         for path, known in self.files.items():
-            if known.holds(state_of(path)) or hashed(path).digest == known.digest:
+            if not os.path.exists(path) or known.holds(state_of(path)):
                 continue
-            raise ScanError(
-                path, "the file changed after it was prepared", "Run again: it is prepared anew."
-            )
+            again = hashed(path)
+            if again.digest != known.digest:
+                raise ScanError(
+                    path,
+                    "the file changed after it was prepared",
+                    "Call scans(...) again: it is prepared anew.",
+                )
+            self.files[path] = again
 
     def damaged(self) -> list[str]:
         """The ids whose rows on the disk are not what was written. All rows are read."""
@@ -187,7 +219,12 @@ class Store:
     @property
     def _map(self) -> mmap.mmap:
         if (mapped := self.__dict__.get("_mapped")) is None:
-            with (self.folder / self.layout.file).open("rb") as file:
+            try:
+                file = (self.folder / self.layout.file).open("rb")
+            except FileNotFoundError as err:
+                raise self._gone() from err
+            with file:
+                self._check_build()  # once it is open: the folder may be made anew at any time
                 length = self._held * self.layout.stride
                 mapped = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
             self.__dict__["_mapped"] = mapped
@@ -198,6 +235,16 @@ class Store:
         """Give back the memory of pages that were read; the system may keep them as its cache."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+    def _check_build(self) -> None:
+        if build_of(self.folder) != self.build_id:
+            raise self._gone()
+
+    def _gone(self) -> DataError:
+        return DataError(
+            f"the store {self.folder} was removed or made anew since these scans were found in it. Call "
+            "scans(...) again."
+        )
 
     @property
     def _remedy(self) -> str:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from nidl_neuro.errors import ScanError
 from nidl_neuro.grid import Grid, by
 
+_UNITS = {0: "", 1: "meter", 2: "", 3: "micron"}  # by the code in the header; none is taken as mm
+_LARGEST = 1e4  # mm along an axis
 _SINGULAR = 1e-6  # volume of a voxel over the product of its edges, below which it is flat
 
 
@@ -86,12 +88,25 @@ def background_of(values: NDArray[Any]) -> float:
     return float(np.median(np.concatenate(faces)))
 
 
-def check_millimetres(image: SpatialImage, name: str) -> None:
-    """Raise `ScanError` if the header says that its lengths are in another unit."""
-    unit = image.header.get_xyzt_units()[0] if isinstance(image.header, Nifti1Header) else "mm"
-    if unit in ("meter", "micron"):
+def check_millimetres(image: SpatialImage, grid: Grid, name: str) -> None:
+    """Raise `ScanError` if the header says that its lengths are in another unit, or beyond belief."""
+    remedy = "Convert it, or correct the unit: image.header.set_xyzt_units('mm')."
+    code = 0
+    if isinstance(image.header, Nifti1Header):
+        code = int(image.header["xyzt_units"]) % 8  # the rest is the unit of time
+    if code not in _UNITS:
+        raise ScanError(
+            name, f"its header is damaged: no unit of length has the code {code}", remedy
+        )
+    if unit := _UNITS[code]:
         raise ScanError(
             name,
             f"its header gives lengths in {unit}, and a voxel size in mm was asked for",
-            "Convert it, or correct the unit: image.header.set_xyzt_units('mm').",
+            remedy,
+        )
+    if max(extent := grid.voxel_size * grid.shape) > _LARGEST:
+        raise ScanError(
+            name,
+            f"its header gives it a size of {by(extent)} mm, more than 10 m",
+            "Write the true voxel size into its header.",
         )

@@ -18,6 +18,7 @@ import numpy as np
 from nidl_core.errors import DataError
 from nidl_neuro import journal
 from nidl_neuro.index import JOURNAL, Index, Layout
+from nidl_neuro.rights import make_file
 from nidl_neuro.store import Item, Row
 
 COMMIT = 1.0  # seconds of work that a kill may cost
@@ -74,13 +75,15 @@ class Rows:
         with writing(self.folder):
             if layout not in self.open:
                 path = self.folder / layout.file
-                path.touch()
+                make_file(path)
                 self.open[layout] = path.open("r+b", buffering=0)
             file = self.open[layout]
             file.seek(slot * layout.stride)
-            content = memoryview(row.content.ljust(layout.stride, b"\0"))
-            while content:  # an unbuffered file may take a part
-                content = content[file.write(content) :]
+            try:
+                journal.write(file, row.content.ljust(layout.stride, b"\0"))
+            except OSError:
+                self._cut(layout, slot)  # there is room again for the journal
+                raise
         self.ends[layout] = slot + 1
         self.last = layout
         self.waiting.append(
@@ -99,10 +102,13 @@ class Rows:
     def commit(self) -> None:
         """Flush the rows to the disk, and then tell the journal."""
         with writing(self.folder):
-            for file in self.open.values():
-                os.fsync(file.fileno())
-            journal.append(self.folder / JOURNAL, self.waiting)
-        self.waiting = []
+            try:
+                for file in self.open.values():
+                    os.fsync(file.fileno())
+            except OSError:
+                self.waiting = []  # nobody knows which of them are on the disk
+                raise
+            self._tell()
         self.committed = time.monotonic()
 
     def size_after(self, left: int) -> int:
@@ -110,6 +116,28 @@ class Rows:
         if self.last is None:
             return 0
         return sum(n * layout.stride for layout, n in self.ends.items()) + left * self.last.stride
+
+    def _tell(self) -> None:
+        """Name the rows in the journal. On a full disk the last ones are given up for it."""
+        path = self.folder / JOURNAL
+        try:
+            journal.append(path, self.waiting)
+        except OSError:
+            while self.waiting:
+                last = self.waiting.pop()
+                self._cut(Layout(last["shape"], last["mask"]), last["slot"])
+                with contextlib.suppress(OSError):
+                    journal.append(path, self.waiting)
+                    break
+            self.waiting = []
+            raise
+        self.waiting = []
+
+    def _cut(self, layout: Layout, slot: int) -> None:
+        """Give back the disk's space from this slot on."""
+        self.ends[layout] = slot
+        with contextlib.suppress(OSError):
+            self.open[layout].truncate(slot * layout.stride)
 
     def _check_space(self, layout: Layout, rows: int) -> None:
         free = shutil.disk_usage(self.folder).free
