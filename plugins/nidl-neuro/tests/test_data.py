@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader, random_split
 
 import nidl_core as nidl
 import nidl_neuro
@@ -97,7 +100,7 @@ def test_masks_that_do_not_meet_are_refused(tmp_path):
 def test_paths_are_fitted_and_transformed_like_any_data(folder, cache, plugin, tmp_path):
     model = vae().fit(f"{folder}/sub-*/anat/*.nii.gz")
     assert model.input_shape_ == (1, SIZE, SIZE, SIZE)
-    assert bool(model.data_mask.any())
+    assert model.data_mask is None  # no voxel of these scans is 0
     assert model.data_spec_["intensity"] == "zscore"
     latents = model.transform(folder)
     assert isinstance(latents, np.ndarray)
@@ -115,6 +118,70 @@ def test_what_is_transformed_is_prepared_as_what_was_fitted(folder, cache, plugi
     loaded = nidl.load(tmp_path / "model.nidl")
     by_path = loaded.transform(f"{folder}/sub-0002/anat/*.nii.gz")
     np.testing.assert_array_equal(by_path, loaded.transform(scans(folder, prep).x[1:2]))
+
+
+def test_some_of_the_scans_are_scans_with_the_mask_of_all(folder, cache):
+    data = scans(folder, {"mask": "computed"})
+    part = data[[4, 1]]
+    assert part.ids == [data.ids[4], data.ids[1]]
+    assert part.covariates.index.tolist() == part.ids
+    np.testing.assert_array_equal(part.x[:], data.x[[4, 1]])
+    assert part.record(0) == data.record(4)
+    assert part.mask.equal(data.mask)
+    np.testing.assert_array_equal(part.image(0, part.x[0]).affine, data.image(4, data.x[4]).affine)
+    assert len(data.take([0, 2, 5]).take([-1])) == 1
+
+
+def test_a_part_of_the_scans_is_fitted_as_all_of_them(folder, cache, plugin, tmp_path):
+    data = scans(folder, {"mask": "computed"})
+    train, val = random_split(data, [4, 2])
+    model = vae().fit(train, val=DataLoader(val, batch_size=2))
+    assert model.data_mask.equal(data.mask)
+    assert model.data_spec_["mask"] == "computed"
+    model.save(tmp_path / "model.nidl")
+    assert nidl.load(tmp_path / "model.nidl").transform(folder).shape == (N, 2)
+
+
+def test_scans_that_were_prepared_otherwise_are_refused_wherever_they_come_in(folder, cache):
+    model = vae().fit(scans(folder))
+    other = scans(folder, {"intensity": "none"})
+    told = (
+        "otherwise than those of the fit: intensity 'none' instead of 'zscore'. Hand in their paths"
+    )
+    for ask in (model.transform, model.score, lambda x: model.fit(scans(folder), val=x)):
+        with pytest.raises(DataError, match=told):
+            ask(other)
+
+
+def test_a_decoder_that_was_handed_in_learns_from_scans(folder, cache, plugin):
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIZE**3, 4))
+    shape = (1, SIZE, SIZE, SIZE)
+    decoder = torch.nn.Sequential(torch.nn.Linear(2, SIZE**3), torch.nn.Unflatten(1, shape))
+    given = vae().set_params(encoder=encoder, decoder=decoder, likelihood=None)
+    given.set_params(encoder_out_dim=4).fit(scans(folder, {"mask": "computed"}))
+    assert given.reconstruct(folder).shape == (N, *shape)
+
+
+def test_what_a_model_gives_back_has_the_background_around_the_mask(folder, cache):
+    data = scans(folder, {"mask": "computed"})
+    made = np.zeros(data.shape, dtype=np.float32)  # as models leave it
+    made[:, 0, data.mask.numpy()] = 2
+    for row, image in enumerate(data.images(made)):
+        record = data.record(row)
+        values = image.get_fdata(dtype=np.float32)
+        turned = nibabel.as_closest_canonical(image).get_fdata(dtype=np.float32)
+        assert {*np.unique(turned[~data.mask.numpy()])} == {np.float32(record.background)}
+        assert values.max() == pytest.approx(2 * record.scale + record.shift, rel=1e-6)
+    kept = data.image(0, made[0], scanner_units=False).get_fdata()
+    assert {*np.unique(kept)} == {0, 2}
+
+
+def test_labels_come_back_as_labels(folder, cache):
+    data = scans(folder, {"voxel_size": 8, "shape": 16})
+    labels = np.random.default_rng(0).choice([0, 4, 900], size=data.shape).astype(np.int64)
+    image = data.image(0, labels[0])
+    assert {*np.unique(np.asarray(image.dataobj))} == {0, 4, 900}
+    assert image.get_data_dtype() == np.int16
 
 
 def test_a_table_leads_to_its_scans(folder, cache, plugin, tmp_path):
@@ -153,7 +220,7 @@ def test_a_bad_scan_is_told_or_left_out(folder, cache, tmp_path):
         scans([*paths, str(bad)])
     data = scans([*paths, str(bad)], skip_bad=True)
     assert len(data) == 3
-    assert list(data.cohort.refused) == ["sub-9999"]
+    assert list(data.cohort.refused) == [str(bad)]
 
 
 def test_scans_of_several_shapes_are_told_what_to_do(tmp_path):
@@ -199,6 +266,35 @@ def test_what_is_no_scan_is_left_to_others(plugin, tmp_path):
         assert nidl_neuro.hooks.nidl_as_dataset(other, None) is None
 
 
+def test_a_mask_that_was_given_tells_nobody_where_it_lay(folder, cache, plugin, tmp_path):
+    mask = np.zeros((SIZE,) * 3, dtype=bool)
+    mask[4:9, 4:9, 4:9] = True
+    paths = [tmp_path / "jane_doe" / "mask.npy", tmp_path / "elsewhere.npy"]
+    paths[0].parent.mkdir()
+    for path in paths:
+        np.save(path, mask)
+    first, second = (scans(folder, {"mask": path}) for path in paths)
+    assert second.store.made == 0  # the same mask is the same preparation
+    model = vae().fit(first)
+    model.save(tmp_path / "model.nidl")
+    with zipfile.ZipFile(tmp_path / "model.nidl") as file:
+        assert not any(b"jane_doe" in file.read(name) for name in file.namelist())
+    assert model.transform(second).shape == (N, 2)
+
+
+def test_resampling_and_cut_masks_are_told(folder, cache, plugin, caplog):
+    prep = {"voxel_size": 14, "shape": 8, "mask": "computed"}
+    data = scans(folder, prep)
+    assert data.notes[0] == "6 of 6 scans were resampled from 12x12x12 to 14x14x14 mm (linear)"
+    assert data.notes[1].startswith(
+        "the crop to 8x8x8 takes voxels off the masks of 6 of 6 scans, "
+    )
+    assert scans(folder).notes == ()
+    model = vae().fit(data)
+    model.transform(f"{folder}/sub-0002/anat/*.nii.gz")
+    assert "1 of 1 scans were resampled from 12x12x12 to 14x14x14 mm (linear)" in caplog.messages
+
+
 def test_scans_that_do_not_lie_on_each_other_are_told(tmp_path):
     voxels = np.random.default_rng(0).random((5, 5, 5))
     away = np.eye(4)
@@ -206,7 +302,8 @@ def test_scans_that_do_not_lie_on_each_other_are_told(tmp_path):
     images = [nibabel.Nifti1Image(voxels * i, affine) for i, affine in ((1, np.eye(4)), (2, away))]
     (note,) = scans(images, cache=tmp_path).notes
     assert note.startswith("the prepared grids of the scans lie up to 5.0 mm apart")
-    assert not scans([images[0], images[0]], cache=tmp_path).notes
+    here = nibabel.Nifti1Image(voxels * 3, np.eye(4))
+    assert not scans([images[0], here], cache=tmp_path).notes
 
 
 def test_a_model_knows_the_grid_of_its_scans(folder, cache, plugin, tmp_path):

@@ -25,6 +25,7 @@ from nidl_neuro.datasets import synthetic_cohort
 from nidl_neuro.decoding import counted
 from nidl_neuro.maps import map_names, maps, write_maps
 from nidl_neuro.norms import VoxelNorms
+from nidl_neuro.preparation import Preparation, restore
 
 sys.path.insert(0, str(Path(__file__).parent))
 from little import cohort, fitted, with_blob
@@ -131,8 +132,10 @@ def test_maps_of_resampled_oblique_scans_overlay_them(tmp_path):
     model, data = fitted(images, tmp_path, how, max_epochs=1)
     mask = counted(model)
     parts = decoding.decoded(model, data)
-    z = np.zeros((len(data), *mask.shape))
-    z[:, mask] = np.concatenate([part.z for part in parts])
+    z, left = np.zeros((2, len(data), *mask.shape))
+    for part in parts:
+        z[part.row[:, None], mask] = part.z
+        left[part.row[:, None], mask] = part.x - part.mean
     for row, made in maps(model, data):
         record = data.record(row)
         for kind, image in made.items():
@@ -145,14 +148,28 @@ def test_maps_of_resampled_oblique_scans_overlay_them(tmp_path):
             @ images[row].affine
             @ np.r_[own, np.ones((1, own.shape[1]))]
         )
-        expected = ndimage.map_coordinates(z[row], place[:3], order=1)
         inside = np.ones(own.shape[1], dtype=bool)  # neither cut off nor beyond the last centres
         for size, first in ((record.shape, 0), (record.whole_grid.shape, record.start)):
             at = place[:3] + np.reshape(first, (-1, 1))
             inside &= ((at > 0) & (at < np.reshape(size, (-1, 1)) - 1)).all(axis=0)
+        inside &= (np.abs(place[:3] % 1 - 0.5) > 1e-6).all(axis=0)  # one voxel is the nearest
         assert inside.sum() > 1000
-        got = made["zmap"].get_fdata().reshape(-1)
-        np.testing.assert_allclose(got[inside], expected[inside], atol=1e-3)
+        for kind, values, order in (("residual", left * record.scale, 1), ("zmap", z, 0)):
+            expected = ndimage.map_coordinates(values[row], place[:3, inside], order=order)
+            got = made[kind].get_fdata().reshape(-1)[inside]
+            np.testing.assert_allclose(got, expected, atol=1e-2 * record.scale if order else 1e-6)
+
+
+def test_z_maps_of_resampled_scans_keep_the_spread_of_z():
+    finer = nibabel.Nifti1Image(np.ones((40, 40, 40), np.float32), np.diag([1, 1, 1, 1.0]))
+    finer.dataobj[0] = 2
+    record = Preparation(voxel_size=2, mask="none").prepare(finer).record
+    z = np.random.default_rng(0).normal(size=record.shape).astype(np.float32)
+    image = restore(z, record, scanner_units=False, interpolation="nearest")
+    assert image.shape == (40, 40, 40)
+    assert np.std(image.dataobj) == pytest.approx(1, abs=0.02)
+    assert np.mean(np.abs(image.dataobj) > 1.96) == pytest.approx(0.05, abs=0.01)
+    assert np.std(restore(z, record, scanner_units=False).dataobj) < 0.6  # why it is the nearest
 
 
 def test_files_are_named_and_placed_as_bids_derivatives(little, tmp_path):

@@ -1,4 +1,4 @@
-"""Given masks as data, and the template's mask, against nilearn."""
+"""Given masks as data, and the template's mask, against its own T1 and synthetic brains."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_template
-from nilearn.masking import compute_brain_mask
+from scipy import ndimage
 
 from nidl_core.errors import InvalidParameter, UnknownParameter
+from nidl_neuro.datasets import synthetic_cohort
 from nidl_neuro.errors import ScanError
 from nidl_neuro.masks import GivenMask, template_mask
 
@@ -46,13 +47,49 @@ def test_a_mask_is_read_once_and_survives_json(source: object) -> None:
         np.testing.assert_array_equal(canonical, MASK[::-1])
 
 
-def test_the_mask_of_the_template_matches_nilearn() -> None:
-    template = load_mni152_template(resolution=4)
-    rows = tuple(map(tuple, template.affine.tolist()))
-    mask = template_mask(template.shape, rows)
-    np.testing.assert_array_equal(mask, compute_brain_mask(template).get_fdata() != 0)
-    assert 0.1 < mask.mean() < 0.6
-    assert template_mask(template.shape, rows) is mask  # computed once for a grid
+def mask_on(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    return template_mask(shape, tuple(map(tuple, affine.tolist())))
+
+
+@pytest.mark.parametrize("size", [2, 3, 6, 11])
+def test_the_mask_holds_the_whole_brain_of_the_template_at_any_voxel_size(size: int) -> None:
+    template = load_mni152_template(resolution=size)
+    mask, t1 = mask_on(template.shape, template.affine), template.get_fdata()
+    assert (mask & (t1 > 0.6)).sum() > 0.995 * (t1 > 0.6).sum()  # grey and white matter
+    brain = ndimage.binary_fill_holes(t1 > 0.25)  # with the fluid
+    assert not (brain & ~ndimage.binary_dilation(mask)).any()
+    assert not (mask & ~ndimage.binary_dilation(brain)).any()
+    np.testing.assert_array_equal(ndimage.binary_fill_holes(mask), mask)  # the ventricles
+    volume = mask.sum() * size**3 / 1000
+    assert volume == pytest.approx(1887, rel=0.03)  # ml, as at 1 mm
+    assert mask_on(template.shape, template.affine) is mask  # computed once for a grid
+
+
+@pytest.mark.parametrize("size", [64, 32, 16])
+def test_the_mask_loses_next_to_nothing_of_synthetic_brains_of_many_shapes(size: int) -> None:
+    lost = []
+    for one in map(synthetic_cohort(3, size=size, seed=3).ideal, range(3)):
+        brain = sum(one.tissues[name] for name in ("grey", "white", "csf")) >= 0.5
+        mask = mask_on(brain.shape, one.affine)
+        lost.append((brain & ~mask).sum() / brain.sum())
+        ventricles = one.tissues["ventricles"] >= 0.5
+        assert not (ventricles & ~mask).any()
+        assert (mask & ~brain).sum() < 0.4 * mask.sum()  # smaller heads than that of MNI152
+    assert np.mean(lost) < 0.01
+
+
+def test_the_mask_is_of_places_whatever_the_grid() -> None:
+    turn = np.linalg.qr([[9.0, 1, 0], [-1, 9, 1], [0, -1, 9]])[0] * 3  # oblique, and flipped
+    oblique, wide = np.eye(4), np.diag([4.0, 4, 5, 1])
+    oblique[:3, :3] = turn
+    oblique[:3, 3] = -turn @ [40, 40, 40]
+    wide[:3, 3] = [-120, -160, -200]  # 128 mm below the lowest slice of the template
+    for affine, shape in ((oblique, (81, 81, 81)), (wide, (60, 80, 90))):
+        mask = mask_on(shape, affine)
+        volume = mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000
+        assert volume == pytest.approx(1887, rel=0.01)
+        lowest = (affine @ np.c_[np.argwhere(mask), np.ones(mask.sum())].T)[2].min()
+        assert -75 < lowest < -68
 
 
 @pytest.mark.parametrize(

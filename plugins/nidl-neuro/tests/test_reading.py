@@ -232,11 +232,9 @@ def test_rows_without_a_file_are_refused_or_left_out(tmp_path: Path) -> None:
     cohort = find(path, skip_bad=True)
     assert cohort.ids == ["a"] and list(cohort.covariates["age"]) == [20]
     assert cohort.refused == {
-        f"{path}, line 3": "1 of 3 rows have no file in the column 'path': line 3. Fill it in, or "
-        "remove the rows.",
-        str(
-            tmp_path / "gone.nii"
-        ): f"there is no such file. Look into its folder, which is there: {tmp_path}.",
+        f"{path}, line 3": "it has no file in the column 'path'. Fill it in, or remove the row.",
+        str(tmp_path / "gone.nii"): "there is no such file. Look into its folder, which is there: "
+        f"{tmp_path}. Relative paths in a table start at {tmp_path}, or at root=... .",
     }
 
 
@@ -314,7 +312,9 @@ def test_bids_rows_without_an_image_are_refused_or_left_out(tmp_path: Path) -> N
         "images."
     )
     cohort = find(folder, skip_bad=True)
-    assert cohort.ids == ["sub-02"] and list(cohort.refused) == ["sub-01"]
+    text = "the row has no image. Remove the row, or add the image."
+    assert cohort.ids == ["sub-02"]
+    assert cohort.refused == {f"{folder}/participants.tsv, sub-01": text}
     assert list(cohort.covariates["age"]) == [30]
 
 
@@ -347,13 +347,41 @@ def test_participants_tables_that_do_not_identify_are_refused(tmp_path: Path) ->
 
 def test_two_files_for_one_participant_are_refused(tmp_path: Path) -> None:
     a, b, c = write(tmp_path, "sub-1_run-1_T1w.nii", "sub-1_run-2_T1w.nii", "sub-2_T1w.nii")
-    text = (
-        f"sub-1 has 2 files: this one and {b}. Keep one of them, or choose with a glob or pattern such "
-        "as '*_T1w.nii.gz'."
-    )
-    assert raised(ScanError, [a, b, c]) == f"{a}: {text}"
+    text = "sub-1 has 2 files: this one and "
+    remedy = "Keep one of them, or choose with a glob or pattern such as '*_run-1_*'."
+    assert raised(ScanError, [a, b, c]) == f"{a}: {text}{b}. {remedy}"
     cohort = find([a, b, c], skip_bad=True)
-    assert cohort.ids == ["sub-2"] and cohort.refused == {str(a): text, str(b): text}
+    assert cohort.ids == ["sub-2"]
+    assert cohort.refused == {str(a): f"{text}{b}. {remedy}", str(b): f"{text}{a}. {remedy}"}
+
+
+@pytest.mark.parametrize(
+    ("names", "choice"),
+    [
+        (
+            ("sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz"),
+            ", or choose with a glob or pattern such as '*_T1w.nii.gz'",
+        ),
+        (
+            ("sub-1_acq-a_T1w.nii", "sub-1_acq-b_T1w.nii"),
+            ", or choose with a glob or pattern such as '*_acq-a_*'",
+        ),
+        (("sub-1/x/T1w.nii", "sub-1/y/T1w.nii", "sub-2/T1w.nii"), ""),
+    ],
+)
+def test_what_tells_the_files_of_a_participant_apart_is_proposed(
+    tmp_path: Path, names: tuple[str, ...], choice: str
+) -> None:
+    assert raised(ScanError, write(tmp_path, *names)).endswith(f". Keep one of them{choice}.")
+
+
+def test_two_rows_for_one_participant_need_a_session(tmp_path: Path) -> None:
+    paths = write(tmp_path, "a.nii", "b.nii")
+    table = pd.DataFrame({"participant_id": ["sub-1", "sub-1"], "path": paths})
+    assert raised(ScanError, table) == (
+        f"{paths[0]}: sub-1 has 2 files: this one and {paths[1]}. Keep one row, or give each its "
+        "session in a column session_id."
+    )
 
 
 def test_a_file_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
@@ -366,17 +394,37 @@ def test_a_file_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
         assert cohort.ids == ["a"] and cohort.refused == {f"{again} (again)": text}
 
 
+def test_folders_in_a_list_or_behind_a_glob_are_searched(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "sub-2/anat/sub-2_T1w.nii",
+        "sub-2/anat/sub-2_T2w.nii",
+        "sub-10/anat/sub-10_T1w.nii",
+    )
+    folders = [tmp_path / "sub-2", tmp_path / "sub-10"]
+    for source in (folders, f"{tmp_path}/sub-*", [f"{tmp_path}/sub-2", f"{tmp_path}/sub-1*"]):
+        assert is_source(source)
+        assert find(source, pattern="*_T1w.nii").ids == ["sub-2", "sub-10"]
+        assert "sub-2 has 2 files" in raised(DataError, source)
+    assert "no .nii or .nii.gz file" in raised(DataError, f"{tmp_path}/sub-3*")
+
+
 def test_missing_and_empty_files_are_refused_before_any_is_read(tmp_path: Path) -> None:
     (path,) = write(tmp_path, "a.nii")
     (tmp_path / "empty.nii").touch()
-    bad = [tmp_path / "empty.nii", tmp_path / "gone.nii", tmp_path]
+    (tmp_path / "folder.nii").mkdir()
+    bad = [tmp_path / "empty.nii", tmp_path / "gone.nii", tmp_path / "folder.nii"]
     for one in bad:
         assert raised(ScanError, [path, one]).startswith(f"{one}: ")
     cohort = find([*bad, path], skip_bad=True)
     assert cohort.ids == ["a"] and list(cohort.refused) == [str(one) for one in bad]
     assert raised(DataError, bad, skip_bad=True) == (
-        f"no scan is left: 3 were refused, the first was {bad[0]}: the file is empty. Copy or download "
-        "the file again."
+        f"no scan is left, all 3 were refused. {bad[0]}: the file is empty. Copy or download the file "
+        f"again. {bad[1]}: there is no such file. Look into its folder, which is there: {tmp_path}. "
+        f"{bad[2]}: it is a folder, not a file. Name the image file in it."
+    )
+    assert raised(DataError, [f"gone{i}.nii" for i in range(9)], skip_bad=True).endswith(
+        " And 4 more."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nidl_neuro.bound import bits_per_voxel
     from nidl_neuro.data import Scans, scans
     from nidl_neuro.decoding import posterior
     from nidl_neuro.deviation import Deviation
@@ -24,6 +25,7 @@ __all__ = [
     "Preparation",
     "ScanError",
     "Scans",
+    "bits_per_voxel",
     "find",
     "posterior",
     "restore",
@@ -38,6 +40,7 @@ _HOMES = {
     "Preparation": "preparation",
     "ScanError": "errors",
     "Scans": "data",
+    "bits_per_voxel": "bound",
     "find": "reading",
     "posterior": "decoding",
     "restore": "preparation",

@@ -27,7 +27,7 @@ def images(folder: Path, pattern: str | None, derivatives: str | None) -> list[P
     where = folder if derivatives is None else folder / "derivatives" / derivatives
     if not where.is_dir():
         raise DataError(f"there is no folder {where}.")
-    named = [path for path in images_below(where, pattern) if "sub" in entities(path)]
+    named = [path for path in images_below(where, pattern) if "sub" in entities(path, where)]
     if not named:
         raise DataError(
             f"no image in the BIDS folder {where} has sub- in its name. Hand in a glob for its images."
@@ -42,8 +42,8 @@ def images(folder: Path, pattern: str | None, derivatives: str | None) -> list[P
     return found
 
 
-def rows(files: list[Path], table: pd.DataFrame) -> list[int]:
-    """The row of the table that each file belongs to; -1 for a file without one.
+def rows(files: list[Path], folder: Path, table: pd.DataFrame) -> list[int]:
+    """The row of the table that each file in a BIDS folder belongs to; -1 for a file without one.
 
     Rows are told apart by participant, and by session where the table has a column for it. Raises
     `DataError` if it has no column of participants, or one of them twice.
@@ -61,7 +61,7 @@ def rows(files: list[Path], table: pd.DataFrame) -> list[int]:
         numbers[place] = number
     found = []
     for file in files:
-        names = entities(file)
+        names = entities(file, folder)
         sub = names.get("sub")
         found.append(numbers.get((sub, names.get("ses")), numbers.get((sub, None), -1)))
     return found

@@ -5,8 +5,12 @@ Shapes: N scans, S the prepared grid.
 
 from __future__ import annotations
 
+import copy
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +22,16 @@ from nidl_core.data import ArrayDataset
 from nidl_core.errors import DataError, InvalidParameter, ShapeError
 from nidl_neuro.cache import default_root
 from nidl_neuro.cohort import Cohort
+from nidl_neuro.gathering import none_left
+from nidl_neuro.notes import copies, notes
 from nidl_neuro.preparation import Preparation, restore
 from nidl_neuro.progress import shown
 from nidl_neuro.reading import find
 from nidl_neuro.record import Record
-from nidl_neuro.store import Item, Progress, Row, Store
+from nidl_neuro.store import Item, NoneLeft, Progress, Row, Store
 
-VERSION = 1  # of what a preparation means: raised with any change of the voxels that it gives
+VERSION = 2  # of what a preparation means: raised with any change of the voxels that it gives
 _ORIGIN = {"made_by": "nidl-neuro", "version": VERSION}
-_APART = 0.5  # voxels by which the grids of aligned scans may differ
 
 
 class Scans(ArrayDataset):
@@ -41,23 +46,37 @@ class Scans(ArrayDataset):
     store : Store
         Where the prepared voxels are.
     mask : bool tensor (*S), or None
-        The voxels in the masks of at least half of the scans: those that a likelihood counts.
+        The voxels in the masks of at least half of the scans: those that a likelihood counts. None if
+        these are all.
     """
 
     def __init__(
         self, cohort: Cohort, store: Store, preparation: Preparation, mask: NDArray[np.bool_] | None
     ) -> None:
-        affines = np.stack(
-            [Record.from_dict(store.record(row)).affine for row in range(len(store))]
-        )
-        spec = {**preparation.to_dict(), **_ORIGIN, "affine": affines[0].tolist()}
-        notes = [
-            *_apart(affines, store.layout.shape[1:]),
-            *cohort.notes,
-            *(f"left out: {reason}" for reason in cohort.refused.values()),
-        ]
-        super().__init__(_StoredRows(store), spec=spec, mask=mask, notes=notes)
         self.cohort, self.store, self.preparation = cohort, store, preparation
+        records = [self.record(row) for row in range(len(store))]
+        spec = {**preparation.to_dict(), **_ORIGIN, "affine": records[0].affine.tolist()}
+        told = [
+            *notes(records),
+            *copies(cohort.ids, store.keys),
+            *cohort.notes,
+            *(f"left out: {name}: {reason}" for name, reason in cohort.refused.items()),
+        ]
+        super().__init__(_StoredRows(store), spec=spec, mask=mask, notes=told)
+
+    @property
+    def spec(self) -> Any:
+        """How the rows were made, with `VERSION`.
+
+        Estimators ask for it at the start of each fit, transform and score: `ScanError` if one of
+        the files is not the one that was prepared any more.
+        """
+        self.store.verify()
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: Any) -> None:
+        self._spec = spec
 
     @property
     def ids(self) -> list[str]:
@@ -69,22 +88,71 @@ class Scans(ArrayDataset):
         """What the table says of them, indexed by id."""
         return self.cohort.covariates
 
+    def take(self, rows: Any) -> Scans:
+        """The scans in these rows (n,), in this order, with the mask of all: for cross-validation, say."""
+        rows = np.arange(len(self))[np.asarray(rows)]
+        taken = copy.copy(self)
+        taken.cohort, taken.store = self.cohort.take(rows), self.store.take(rows)
+        taken.x = _StoredRows(taken.store)
+        return taken
+
+    def check_like(self, spec: Any) -> None:
+        """Raise `DataError` if the scans were prepared otherwise than a spec of nidl-neuro says.
+
+        Where a mask that was given was read from, and where the grid lies, does not matter.
+        """
+        if not isinstance(spec, Mapping) or spec.get("made_by") != _ORIGIN["made_by"]:
+            return
+        wanted, given = _plain(as_preparation(spec)), _plain(self.preparation)
+        if told := [
+            f"{key} {_told(given[key])} instead of {_told(wanted[key])}"
+            for key in wanted
+            if wanted[key] != given[key]
+        ]:
+            raise DataError(
+                f"the scans were prepared otherwise than those of the fit: {', '.join(told)}. Hand in "
+                "their paths, or nidl_neuro.scans(source, model.data_spec_)."
+            )
+
     def record(self, row: int) -> Record:
         """What was done to one scan."""
-        return Record.from_dict(self.store.record(row))
+        record = Record.from_dict(self.store.record(row))
+        return replace(record, name=self.cohort[row].name)  # its file may have had another then
 
     def report(self) -> list[str]:
         """What was done to each scan, a line each."""
         return [str(self.record(row)) for row in range(len(self))]
 
-    def image(self, row: int, array: ArrayLike, *, scanner_units: bool = True) -> Nifti1Image:
-        """An array (1, *S) or (*S) as an image on the grid of the scan in this row. See `restore`."""
-        return restore(array, self.record(row), scanner_units=scanner_units)
+    def image(
+        self,
+        row: int,
+        array: ArrayLike,
+        *,
+        scanner_units: bool = True,
+        interpolation: str = "linear",
+    ) -> Nifti1Image:
+        """An array (1, *S) or (*S) as an image on the grid of the scan in this row. See `restore`.
 
-    def images(self, arrays: ArrayLike, *, scanner_units: bool = True) -> list[Nifti1Image]:
+        Where it is 0 all around the mask, as models leave it, the image has the scan's background.
+        """
+        array, mask = np.asarray(array), None
+        if self.mask is not None and array.shape[-3:] == self.mask.shape:
+            inside = self.mask.numpy()
+            mask = None if array[..., ~inside].any() else inside
+        return restore(
+            array,
+            self.record(row),
+            scanner_units=scanner_units,
+            mask=mask,
+            interpolation=interpolation,
+        )
+
+    def images(
+        self, arrays: ArrayLike, *, scanner_units: bool = True, interpolation: str = "linear"
+    ) -> list[Nifti1Image]:
         """Arrays (N, 1, *S), such as a model gives back, each as an image on its scan's own grid.
 
-        Without `scanner_units`, for maps, values stay as they are. Raises `ShapeError`.
+        As `image`: without `scanner_units`, for maps, values stay as they are. Raises `ShapeError`.
         """
         arrays = np.asarray(arrays)
         if arrays.shape[:1] != (len(self),):
@@ -93,7 +161,8 @@ class Scans(ArrayDataset):
                 f"{arrays.shape}. For one of them there is image(row, array)."
             )
         return [
-            self.image(row, array, scanner_units=scanner_units) for row, array in enumerate(arrays)
+            self.image(row, array, scanner_units=scanner_units, interpolation=interpolation)
+            for row, array in enumerate(arrays)
         ]
 
 
@@ -142,18 +211,19 @@ def scans(
     prep = as_preparation(preparation)
     cohort = find(source, skip_bad=skip_bad, **finding)
     items = [Item(scan.id, scan, scan.path, scan.content()) for scan in cohort]
-    with shown(progress) as tell:
+    with _all_listed(cohort), shown(progress) as tell:
         store = Store.build(
             default_root() if cache is None else cache,  # type: ignore[arg-type]
             items,
             _Make(prep),
-            {**prep.to_dict(), **_ORIGIN},
+            {**_plain(prep), **_ORIGIN},
             workers=workers,
             progress=tell,
             skip_bad=skip_bad,
         )
-    cohort = cohort.without(store.refused)
-    return Scans(cohort, store, prep, None if prep.mask == "none" else shared_mask(store))
+    cohort = _without(cohort, store.refused)
+    mask = None if prep.mask == "none" else shared_mask(store)
+    return Scans(cohort, store, prep, None if mask is None or mask.all() else mask)
 
 
 def prepared_affine(model: Any) -> NDArray[np.float64]:
@@ -188,18 +258,36 @@ def as_preparation(given: Preparation | Mapping[str, Any] | None) -> Preparation
     )
 
 
-def _apart(affines: NDArray[np.float64], shape: tuple[int, ...]) -> list[str]:
-    """A note where the prepared grids (N, 4, 4) of the scans do not lie on each other."""
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
-    places = corners @ affines[:, :3, :3].transpose(0, 2, 1) + affines[:, None, :3, 3]  # (N, 8, 3)
-    largest = float(np.linalg.norm(places - places[0], axis=2).max())
-    voxel = float(np.linalg.norm(affines[0, :3, :3], axis=0).min())
-    if largest <= _APART * voxel:
-        return []
-    return [
-        f"the prepared grids of the scans lie up to {largest:.1f} mm apart: one voxel is not one place in "
-        "all of them. Register them to a common space first."
-    ]
+def _plain(preparation: Preparation) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(preparation.to_dict()))
+    if isinstance(plain["mask"], dict):
+        plain["mask"].pop("name")  # where it was read from
+    return plain
+
+
+def _told(value: Any) -> str:
+    return "a mask that was given" if isinstance(value, dict) else repr(value)
+
+
+@contextmanager
+def _all_listed(cohort: Cohort) -> Iterator[None]:
+    """Where no scan is left, tell of all of them: those that were never found, too."""
+    try:
+        yield
+    except NoneLeft as err:
+        raise none_left(_without(cohort, err.refused).refused) from err
+
+
+def _without(cohort: Cohort, refused: Mapping[str, str]) -> Cohort:
+    """The cohort without scans that the store refused (id -> error), kept by what they are called."""
+    kept = cohort.without(refused)
+    reasons = dict(cohort.refused)
+    for scan in cohort:
+        if (text := refused.get(scan.id)) is not None:
+            called = [f"{scan.name}: ", f"{scan.path}: "]
+            cut = next((start for start in called if text.startswith(start)), "")
+            reasons[scan.name] = text.removeprefix(cut)
+    return replace(kept, refused=reasons)
 
 
 def shared_mask(store: Store, share: float = 0.5) -> NDArray[np.bool_]:

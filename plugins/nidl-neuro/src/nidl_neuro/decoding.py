@@ -6,7 +6,6 @@ N scans, L latents, S the prepared grid, M the voxels of the model's mask (all o
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -102,17 +101,7 @@ def as_scans(model: Any, source: Any, **finding: Any) -> Scans:
                 "in nidl_neuro.scans(source, preparation)."
             )
         return scans(source, as_preparation(spec), **finding)
-    if known:
-        wanted, given = _plain(as_preparation(spec)), _plain(source.preparation)
-        if told := [
-            f"{key} {_told(given[key])} instead of {_told(wanted[key])}"
-            for key in wanted
-            if wanted[key] != given[key]
-        ]:
-            raise DataError(
-                f"the scans were prepared otherwise than those of the fit: {', '.join(told)}. Hand in "
-                "their paths, or nidl_neuro.scans(source, model.data_spec_)."
-            )
+    source.check_like(spec)
     return source
 
 
@@ -168,14 +157,3 @@ def _finite(p: Any, moment: str) -> Tensor | None:
 
 def _size(model: Any, voxels: int) -> int:
     return int(max(1, min(model.batch_size, _BYTES // (4 * voxels))))
-
-
-def _plain(preparation: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(preparation.to_dict()))
-    if isinstance(plain["mask"], dict):
-        plain["mask"].pop("name")  # where it was read from
-    return plain
-
-
-def _told(value: Any) -> str:
-    return "a mask that was given" if isinstance(value, dict) else repr(value)

@@ -10,7 +10,9 @@ from typing import Any
 from nidl_core.hooks import hookimpl
 
 # What a spec may say beside the parameters of the preparation: arguments of `scans`.
-_FINDING = {"cache", "derivatives", "path_column", "pattern", "skip_bad", "strict", "workers"}
+_FINDING = {
+    *("cache", "derivatives", "path_column", "pattern", "root", "skip_bad", "strict", "workers"),
+}
 _OTHERS = (".npy", ".npz", ".pt", ".h5", ".nidl")  # files that are no scans: no need to look
 
 

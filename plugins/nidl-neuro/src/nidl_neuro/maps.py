@@ -24,6 +24,7 @@ from nidl_neuro.data import Scans
 from nidl_neuro.decoding import Decoded, as_scans, counted, decoded
 from nidl_neuro.norms import VoxelNorms
 from nidl_neuro.paths import label, stem
+from nidl_neuro.preparation import restore
 from nidl_neuro.progress import shown
 from nidl_neuro.replacing import check_free, replacing
 from nidl_neuro.store import Progress
@@ -32,7 +33,8 @@ KINDS = {
     "reconstruction": "Mean of p(x | z) at the mean of q(z | x), in the units of the scan; the scan's "
     "background outside the mask",
     "residual": "Scan as prepared minus reconstruction, in the units of the scan; 0 outside the mask",
-    "zmap": "Residual over the standard deviation of p(x | z) in each voxel; 0 outside the mask",
+    "zmap": "Residual over the standard deviation of p(x | z) in each voxel, of the nearest one where "
+    "scans were resampled; 0 outside the mask",
 }
 _DATATYPES = ("anat", "dwi", "func", "perf", "pet")
 
@@ -96,7 +98,8 @@ def maps(
 ) -> Iterator[tuple[int, dict[str, Nifti1Image]]]:
     """The maps of each scan in order, as (row, kind -> image on the scan's own grid).
 
-    Few scans are in memory at once. What was resampled is interpolated back: see `restore`. The z of
+    Few scans are in memory at once. What was resampled is interpolated back: see `restore`; z-maps have
+    the nearest voxel's z, since a mean of several varies less than each. The z of
     a voxel is (x - m) / s, with m and s the mean and standard deviation of p(x | z) at the mean of
     q(z | x): the uncertainty of z is not in it. Raises as `write_maps`.
     """
@@ -138,29 +141,30 @@ class _Maps:
         self._part = Decoded(*(values[place] for values in part))
 
     def reconstruction(self) -> Nifti1Image:
-        # Counted from the background, so that it comes back exactly, 0 as 0.
-        above = self._part.mean.astype(np.float64) * self._record.scale + self._record.shift
-        image = self._image(above - self._record.background)
-        values = np.asarray(image.dataobj) + np.float32(self._record.background)
-        header = image.header
-        for limit in ("cal_min", "cal_max"):
-            header[limit] = self._record.own_header()[limit]
-        return Nifti1Image(values, image.affine, header)
+        return self._image(self._part.mean, scanner_units=True)
 
     def residual(self) -> Nifti1Image:
         return self._image((self._part.x - self._part.mean) * self._record.scale)
 
     def zmap(self) -> Nifti1Image:
         z = self._part.z if self._norms is None else self._norms.apply(self._part.z)
-        image = self._image(z)
+        image = self._image(z, interpolation="nearest")
         image.header.set_intent("z score")
         return image
 
-    def _image(self, values: NDArray[Any]) -> Nifti1Image:
-        """Values (M,) on the scan's own grid, 0 elsewhere."""
+    def _image(
+        self, values: NDArray[Any], *, scanner_units: bool = False, interpolation: str = "linear"
+    ) -> Nifti1Image:
+        """Values (M,) on the scan's own grid; elsewhere 0, or the background in scanner units."""
         whole = np.zeros(self._mask.shape, dtype=np.float32)
         whole[self._mask] = values
-        return self._data.image(self._row, whole, scanner_units=False)
+        return restore(
+            whole,
+            self._record,
+            scanner_units=scanner_units,
+            mask=self._mask,
+            interpolation=interpolation,
+        )
 
 
 def _check(kinds: Sequence[str], norms: VoxelNorms | None, model: Any) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
+import inspect
 import os
-import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,15 +15,17 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
-from nilearn.image.resampling import BoundingBoxError
-from nilearn.masking import compute_brain_mask
+from nilearn.datasets import load_mni152_template
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nidl_core.errors import InvalidParameter
 from nidl_core.registry import unknown_parameter
 from nidl_neuro.errors import ScanError
-from nidl_neuro.grid import Grid, reorient
+from nidl_neuro.grid import Grid, reorient, resample, smooth, smoothing, window
 from nidl_neuro.voxels import checked_grid
+
+_RIM = 10  # mm around the brain of the template, in which it is blurred and ends
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class GivenMask:
             )
         packed = zlib.compress(np.packbits(inside).tobytes(), 9)
         rows = None if grid is None else grid.rows
-        return cls(name, tuple(values.shape), rows, base64.b64encode(packed).decode())
+        called = os.path.basename(name)  # it goes into models: where it lay is nobody's business
+        return cls(called, tuple(values.shape), rows, base64.b64encode(packed).decode())
 
     @property
     def array(self) -> NDArray[np.bool_]:
@@ -104,17 +106,28 @@ class GivenMask:
 def template_mask(
     shape: tuple[int, ...], affine: tuple[tuple[float, ...], ...]
 ) -> NDArray[np.bool_]:
-    """Where the brain of the MNI152 template lies on a grid, by nilearn (*S), read-only.
+    """The voxels (*S) of a grid that lie at least half in the brain of MNI152, read-only.
 
-    It looks at positions only: it holds for scans that were registered to MNI space.
+    All that the skull holds: the ventricles and the fluid around the cortex too. It looks at
+    positions only: it holds for scans that were registered to MNI space.
     """
-    image = nibabel.Nifti1Image(np.broadcast_to(np.float32(0), shape), np.array(affine))
-    mask = np.zeros(shape, bool)
-    with contextlib.suppress(BoundingBoxError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an empty mask is an answer
-        mask = np.asarray(compute_brain_mask(image).dataobj) != 0
+    source, brain = _template_brain()
+    target = Grid(shape, np.array(affine))
+    share = smooth(brain.astype(np.float32), source, smoothing(source, target))
+    mask = np.asarray(resample(share, source, target, order=1) >= 0.5)
     mask.flags.writeable = False
     return mask
+
+
+@functools.lru_cache(maxsize=1)
+def _template_brain() -> tuple[Grid, NDArray[np.bool_]]:
+    """The brain of nilearn's template at 1 mm, which has no skull, without holes; on its grid."""
+    template = inspect.unwrap(load_mni152_template)(resolution=1)  # nilearn would keep all of it
+    brain = ndimage.binary_fill_holes(np.asarray(template.dataobj) > 0)
+    start = [int(axis.min()) - _RIM for axis in brain.nonzero()]  # beyond the template, which ends
+    shape = [int(np.ptp(axis)) + 1 + 2 * _RIM for axis in brain.nonzero()]  # at the brain's stem
+    grid = Grid(brain.shape, template.affine).window(start, shape)
+    return grid, window(brain, start, shape, False)
 
 
 def _read(source: Any) -> tuple[str, NDArray[Any], Grid | None]:

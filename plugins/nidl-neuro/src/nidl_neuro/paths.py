@@ -7,9 +7,11 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 
 from nidl_core.errors import DataError
+from nidl_neuro.errors import ScanError
 from nidl_neuro.nifti import nearest_folder
 
 _ENTITY = re.compile(r"(?:^|_)([a-zA-Z]+)-([a-zA-Z0-9+]+)(?=_|\.|$)")
@@ -38,7 +40,7 @@ def matched(pattern: str) -> tuple[list[Path], list[str]]:
         matches = f"; it matches {_some(map(Path, found))}" if found else ""
         raise DataError(
             f"no .nii or .nii.gz file matches {pattern!r}{matches}. The nearest folder that there is, "
-            f"{folder}, holds {_some(folder.iterdir())}."
+            f"{folder}, {_held(folder)}."
         )
     others = len(found) - len(images)
     return images, [f"{others} of what {pattern!r} matches are no .nii or .nii.gz files"] * bool(
@@ -50,10 +52,11 @@ def images_below(folder: Path, pattern: str | None = None) -> list[Path]:
     """The images in a folder and below it, in natural order.
 
     Hidden files and folders, and `derivatives` and `sourcedata` right below it, are left out.
-    `pattern` is a glob for the file's name. Raises `DataError` if there are none.
+    `pattern` is a glob for the file's name. Raises `DataError` if there are none, and `ScanError` for
+    a folder that cannot be read: what is in it would be missing without a word.
     """
     images = []
-    for where, folders, files in os.walk(folder):
+    for where, folders, files in os.walk(folder, onerror=_unreadable):
         apart = _SET_APART if Path(where) == folder else ()
         folders[:] = [name for name in folders if name not in apart and not name.startswith(".")]
         images += [
@@ -70,13 +73,31 @@ def images_below(folder: Path, pattern: str | None = None) -> list[Path]:
     return natural(images)
 
 
-def entities(path: Path) -> dict[str, str]:
+def common_folder(names: Iterable[Path]) -> Path | None:
+    """The folder that these paths and globs have in common, before any *, ? or [.
+
+    Of one path alone it is the root: no folder's name can say the same of two scans.
+    """
+    full = [Path(os.path.abspath(name)) for name in names]
+    if len(full) == 1 and not has_magic(str(full[0])):
+        return Path(full[0].anchor)
+    starts = [
+        Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1])) for path in full
+    ]
+    try:
+        return Path(os.path.commonpath(starts))
+    except ValueError:  # there are none, or they lie on several drives
+        return None
+
+
+def entities(path: Path, below: Path | None = None) -> dict[str, str]:
     """The BIDS entities in a file's name: sub-01_ses-2_T1w.nii.gz -> {"sub": "01", "ses": "2"}.
 
-    `sub` and `ses` may stand in the names of its folders instead.
+    `sub` and `ses` may stand in the names of its folders instead, as far as they lie in `below`; the
+    nearest one counts.
     """
     found = dict(_ENTITY.findall(path.name))
-    for folder in path.parts[:-1]:
+    for folder in reversed(_folders(path, below)):
         for key, value in _ENTITY.findall(folder):
             if key in ("sub", "ses"):
                 found.setdefault(key, value)
@@ -114,6 +135,29 @@ def unique(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     below = [path.relative_to(common) for path in full]
     short = [path.with_name(stem(path)).as_posix() for path in below]
     return short if len(set(short)) == len(short) else [path.as_posix() for path in below]
+
+
+def _folders(path: Path, below: Path | None) -> tuple[str, ...]:
+    """The names of the folders from there down to the file; none if it does not lie there."""
+    if below is None:
+        return ()
+    above, folder = Path(os.path.abspath(below)), Path(os.path.abspath(path)).parent
+    return folder.relative_to(above).parts if folder.is_relative_to(above) else ()
+
+
+def _unreadable(err: OSError) -> None:
+    raise ScanError(
+        err.filename,
+        f"the folder cannot be read: {err.strerror}",
+        "Ask its owner for the right to read it, or hand in a glob without it.",
+    ) from err
+
+
+def _held(folder: Path) -> str:
+    try:
+        return f"holds {_some(folder.iterdir())}"
+    except PermissionError:
+        return "cannot be read: permission denied"
 
 
 def _some(found: Iterable[Path]) -> str:

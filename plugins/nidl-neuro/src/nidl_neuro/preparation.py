@@ -77,7 +77,7 @@ class Preparation:
         with each other, or the box around the scan's own mask.
     mask : str, path, image, array or None
         "nonzero": voxels that are not 0, the brain of a skull-stripped scan. "computed": where the
-        brain of the MNI152 template lies, by nilearn, for scans registered to MNI space. "none" or
+        brain of the MNI152 template lies, ventricles included, for scans registered to MNI space. "none" or
         None: the field of view. A path or an image: on the grid of the scans or on the prepared
         one; an array: on the prepared one (*S). What is given is read at once and kept, as a
         `GivenMask`. Voxels outside the mask keep their values.
@@ -197,7 +197,7 @@ class Preparation:
     def _whole(self, image: SpatialImage, grid: Grid, name: str) -> Grid:
         """The grid before crop and pad: `grid` itself where nothing is resampled."""
         if self.voxel_size is not None or self.mask == "computed":
-            check_millimetres(image, name)
+            check_millimetres(image, grid, name)
         if self.voxel_size is not None:
             return grid.with_voxels(self.voxel_size)
         if not grid.orthogonal:
@@ -219,40 +219,82 @@ class Preparation:
         return resample(smooth(values, grid, fwhm), grid, whole, order, background), fwhm
 
 
-def restore(array: ArrayLike, record: Record, *, scanner_units: bool = True) -> Nifti1Image:
+def restore(
+    array: ArrayLike,
+    record: Record,
+    *,
+    scanner_units: bool = True,
+    mask: ArrayLike | None = None,
+    interpolation: str = "linear",
+) -> Nifti1Image:
     """An array (1, *S) or (*S) on the prepared grid as an image on the scan's own grid.
 
-    Shape, affine, orientation, units and both transforms with their codes are the scan's; values
-    are float32 (float64 of float64, uint8 of bool). What was only turned, cropped or padded comes
-    back exactly; what was resampled is interpolated linearly at the scan's voxel centres (bool: the
-    nearest voxel). With `scanner_units` the normalisation is undone, and what the crop cut off has
-    the scan's background; without, as for z-maps and residuals, values stay as they are and what was
-    cut off is 0. Header extensions are not kept. Raises `ShapeError` for an array of another grid.
+    Shape, affine, orientation, units and both transforms with their codes are the scan's. What was
+    only turned, cropped or padded comes back to the rounding of its dtype; what was resampled is
+    interpolated at the scan's voxel centres. Header extensions are not kept.
+
+    Parameters
+    ----------
+    array
+        float16, float32 (as float32) or float64. Integers and bool (as uint8) are labels: the nearest
+        voxel's, as they are.
+    record : Record of the scan
+    scanner_units : bool
+        Undo the normalisation, and give what the crop cut off the scan's background. Without, as for
+        z-maps and residuals, values stay as they are, and what was cut off is 0.
+    mask : bool (*S), optional
+        Positions outside it get the background, or 0, whatever the array has there.
+    interpolation : "linear" or "nearest"
+        "nearest" for what must keep its distribution, as z does: a mean of neighbours has a smaller
+        spread than each of them.
+
+    Raises `ShapeError` for an array of another grid, `InvalidParameter`.
     """
+    if interpolation not in ("linear", "nearest"):
+        raise InvalidParameter("interpolation", interpolation, "'linear' or 'nearest'")
     data = np.asarray(array)
     if data.shape not in (record.shape, (1, *record.shape)):
         raise ShapeError(
             f"restore takes an array of shape {(1, *record.shape)} for {record.name}, got "
             f"{data.shape}. Give one scan at a time, on the grid that its record tells of."
         )
-    data, is_mask = data.reshape(record.shape), data.dtype == bool
-    scanner_units = scanner_units and not is_mask
-    dtype = np.uint8 if is_mask else np.promote_types(np.float32, data.dtype)
+    data, is_label = data.reshape(record.shape), data.dtype.kind in "biu"
+    scanner_units = scanner_units and not is_label
+    dtype = _label_dtype(data) if is_label else np.promote_types(np.float32, data.dtype)
     if scanner_units:
         data = data * np.float64(record.scale) + record.shift
     fill = record.background if scanner_units else 0.0
+    if mask is not None:
+        data = np.where(_mask_of(mask, record), data, fill)
     grid, swap = record.own_grid.canonical()
     whole = record.whole_grid
     back = [-n for n in record.start]
     data = window(data.astype(dtype), back, whole.shape, fill)
     if record.resampled_shape is not None:
-        data = resample(data, whole, grid, order=0 if is_mask else 1, fill=fill)
+        order = 0 if is_label or interpolation == "nearest" else 1
+        data = resample(data, whole, grid, order=order, fill=fill)
     header = record.own_header()
     header.set_data_dtype(dtype)
     if not scanner_units:  # the range to display is one of scanner units
         header["cal_min"] = header["cal_max"] = 0
     own = np.ascontiguousarray(reorient_back(data, swap)).reshape(record.own_shape)
     return Nifti1Image(own, np.array(record.own_affine), header)
+
+
+def _label_dtype(labels: Array) -> Any:
+    """The smallest integer type of NIfTI-1 that holds them all, uint8 or signed."""
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    kinds = (np.uint8, np.int16, np.int32, np.int64)
+    return next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
+
+
+def _mask_of(mask: ArrayLike, record: Record) -> NDArray[np.bool_]:
+    inside = np.asarray(mask, dtype=bool)
+    if inside.shape != record.shape:
+        raise ShapeError(
+            f"the mask for {record.name} has the shape {record.shape}, got {inside.shape}."
+        )
+    return inside
 
 
 def _name(image: SpatialImage, name: str) -> str:

@@ -18,15 +18,18 @@ from nidl_neuro.cohort import Cohort, Scan
 from nidl_neuro.errors import ScanError
 from nidl_neuro.gathering import Gathered
 from nidl_neuro.paths import (
+    common_folder,
     entities,
     has_magic,
     images_below,
     is_image_name,
     matched,
+    natural,
     stem,
 )
 
 __all__ = ["Cohort", "Scan", "find", "is_source"]
+_FRAME = "the table"  # what a DataFrame is called, which has no name
 
 
 def find(
@@ -45,7 +48,7 @@ def find(
 
     Parameters
     ----------
-    source : path, glob, list of them, image, list of images, DataFrame or Cohort
+    source : path, folder, glob, list of them, image, list of images, DataFrame or Cohort
         A list keeps its order; globs and folders are sorted as a person would. A path to a table
         (.tsv, .csv) or a DataFrame has a column with the paths, and covariates. A 4-D image, alone,
         is one scan a volume. A folder is searched with its subfolders; if it has a participants.tsv
@@ -77,7 +80,7 @@ def find(
     if isinstance(source, SpatialImage):
         return gathered.of_images(_volumes(source), "volume" if _is_series(source) else "image")
     if isinstance(source, pd.DataFrame):
-        return _of_table(gathered, source, "the table", Path(root or ""), path_column)
+        return _of_table(gathered, source, _FRAME, Path(root or ""), path_column)
     if isinstance(source, (str, os.PathLike)) and str(source):
         path = Path(root or "", os.path.expanduser(source))
         if os.path.isdir(path):
@@ -87,9 +90,11 @@ def find(
         if is_image_name(path) and not has_magic(str(path)):
             shape = nifti.shape_of(path)
             if len(shape) == 4:
+                whose = entities(path, common_folder([path]))
                 volumes = [(path, volume) for volume in range(shape[3])]
-                return gathered.of_images(volumes, f"{stem(path)}_volume", entities(path))
-        return gathered.of_files(_expanded(gathered, path))
+                return gathered.of_images(volumes, f"{stem(path)}_volume", whose)
+        files = _expanded(gathered, path, pattern)
+        return gathered.of_files(files, searched=common_folder([path]))
     if not isinstance(source, Sequence) or not len(source):
         raise DataTypeError(f"no scans can be found in {_told(source)}. {_WANTED}")
     if all(isinstance(one, SpatialImage) for one in source):
@@ -98,7 +103,8 @@ def find(
         if not isinstance(one, (str, os.PathLike)):
             raise DataTypeError(f"a list of scans holds {_told(one)}. {_WANTED}")
     below = [Path(root or "", os.path.expanduser(one)) for one in source]
-    return gathered.of_files([file for path in below for file in _expanded(gathered, path)])
+    files = [file for path in below for file in _expanded(gathered, path, pattern)]
+    return gathered.of_files(files, searched=common_folder(below))
 
 
 def is_source(x: Any) -> bool:
@@ -119,13 +125,15 @@ def is_source(x: Any) -> bool:
         if is_image_name(path) or os.path.isdir(path):
             return True
         return has_magic(str(path)) and any(
-            is_image_name(name) for name in islice(glob.iglob(str(path), recursive=True), 1000)
+            is_image_name(name) or os.path.isdir(name)
+            for name in islice(glob.iglob(str(path), recursive=True), 1000)
         )
     return isinstance(x, (list, tuple)) and bool(x) and _is_scan(x[0])
 
 
 def _is_scan(x: Any) -> bool:
-    return isinstance(x, SpatialImage) or is_image_name(x)
+    is_folder = isinstance(x, (str, os.PathLike)) and bool(str(x)) and os.path.isdir(x)
+    return is_folder or isinstance(x, SpatialImage) or is_image_name(x)
 
 
 def _names_scans(path: Path) -> bool:
@@ -160,26 +168,39 @@ def _of_table(
             f"no column of {name} leads to .nii or .nii.gz files. Its columns: {columns}. Add one with "
             "the paths, or say path_column=... ."
         )
-    lines = range(2, len(table) + 2)  # as an editor counts them, below the line of names
+    # Of a file, lines as an editor counts them, below the line of names.
+    lines = table.index if name == _FRAME else range(2, len(table) + 2)
+    word = "row" if name == _FRAME else "line"
     empty = [row for row, value in enumerate(table[column]) if not isinstance(value, (str, Path))]
     if empty:
-        told = ", ".join(str(lines[row]) for row in empty[:5])
+        told = _listed([str(lines[row]) for row in empty])
+        none = "no file in the column"
         gathered.refuse(
             ScanError(
                 name,
-                f"{len(empty)} of {len(table)} rows have no file in the column {column!r}: line {told}",
+                f"{len(empty)} of {len(table)} rows have {none} {column!r}: {word} {told}",
                 "Fill it in, or remove the rows.",
             ),
-            [f"{name}, line {lines[row]}" for row in empty],
+            [
+                ScanError(
+                    f"{name}, {word} {lines[row]}",
+                    f"it has {none} {column!r}",
+                    "Fill it in, or remove the row.",
+                )
+                for row in empty
+            ],
         )
     rows = [row for row in range(len(table)) if row not in set(empty)]
     table = table.iloc[rows]
-    files = [root / os.path.expanduser(str(value).strip()) for value in table[column]]
+    values = [os.path.expanduser(str(value).strip()) for value in table[column]]
+    files = [root / value for value in values]
+    relative = any(not os.path.isabs(value) for value in values)
     return gathered.of_files(
         files,
         table.drop(columns=column),
         tables.identifiers(table),
         tables.participants(table),
+        root if relative else None,
     )
 
 
@@ -191,16 +212,19 @@ def _of_folder(
     derivatives: str | None,
     strict: bool,
 ) -> Cohort:
+    if not os.access(folder, os.R_OK | os.X_OK):
+        told = "the folder cannot be read: permission denied"
+        raise ScanError(folder, told, "Ask its owner for the right to read it.")
     if (folder / bids.TABLE).is_file():
         path = folder / bids.TABLE
         return _of_table_file(gathered, path, None, path_column, pattern, derivatives, strict)
     if bids.is_bids(folder):
-        return gathered.of_files(bids.images(folder, pattern, derivatives))
+        return gathered.of_files(bids.images(folder, pattern, derivatives), searched=folder)
     if derivatives is not None:
         raise DataError(
             f"derivatives={derivatives!r} is for BIDS folders; {folder} has no {bids.TABLE}."
         )
-    return gathered.of_files(images_below(folder, pattern))
+    return gathered.of_files(images_below(folder, pattern), searched=folder)
 
 
 def _of_bids(
@@ -212,17 +236,26 @@ def _of_bids(
     strict: bool,
 ) -> Cohort:
     files = bids.images(folder, pattern, derivatives)
-    found = bids.rows(files, table)
+    found = bids.rows(files, folder, table)
     if missing := sorted({*range(len(table))} - {*found}):
         names = tables.participants(table) or []
         told = [names[row] for row in missing]
+        subjects = dict.fromkeys(f"sub-{entities(file, folder)['sub']}" for file in files)
+        there = "" if max(found) >= 0 else f"; there are images of {_listed([*subjects])}"
         gathered.refuse(
             ScanError(
                 folder / bids.TABLE,
-                f"{len(missing)} of {len(table)} rows have no image: {_listed(told)}",
+                f"{len(missing)} of {len(table)} rows have no image: {_listed(told)}{there}",
                 "Remove the rows, or add the images.",
             ),
-            told,
+            [
+                ScanError(
+                    f"{folder / bids.TABLE}, {one}",
+                    "the row has no image",
+                    "Remove the row, or add the image.",
+                )
+                for one in told
+            ],
         )
     if strange := [file for file, row in zip(files, found, strict=True) if row < 0]:
         if strict:
@@ -237,13 +270,22 @@ def _of_bids(
                 f"{_listed([file.name for file in strange])}. Their covariates are missing."
             )
     whole = table.reset_index(drop=True).reindex(found)
-    return gathered.of_files(files, whole)
+    return gathered.of_files(files, whole, searched=folder)
 
 
-def _expanded(gathered: Gathered, path: Path) -> list[Path]:
+def _expanded(gathered: Gathered, path: Path, pattern: str | None) -> list[Path]:
+    """The images that a path, a folder, or a glob of either leads to."""
+    if os.path.isdir(path) and not is_image_name(path):
+        return images_below(path, pattern)
     if not has_magic(str(path)):
         return [path]
-    found, notes = matched(str(path))
+    try:
+        found, notes = matched(str(path))
+    except DataError:
+        folders = natural(Path(name) for name in glob.glob(str(path)) if os.path.isdir(name))
+        if not folders:
+            raise
+        return [file for folder in folders for file in images_below(folder, pattern)]
     gathered.notes += notes
     return found
 
