@@ -148,8 +148,9 @@ def test_a_covariate_is_walked_along_and_drawn(here, capsys):
 
 
 def test_a_report_is_one_page_and_replaces_no_other_unasked(here, capsys):
+    synthetic_cohort(3, size=16, seed=1).write(here / "held_out")
     report = ("report", "run/model.nidl", "--data", "cohort", "--out", "report.html")
-    assert run(*report, "--val", "cohort/sub-0001", "--title", "Five <people>") == 0
+    assert run(*report, "--val", "held_out", "--title", "Five <people>") == 0
     assert capsys.readouterr().out.endswith("written: report.html\n")
     page = Path("report.html").read_text()
     assert "Five &lt;people&gt;" in page
