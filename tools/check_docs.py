@@ -6,6 +6,7 @@ The blocks of one document run in order in one fresh process, in an empty folder
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -72,7 +73,10 @@ def run(name: str, source: str) -> Iterator[str]:
         script = Path(folder, f"{name}.py")
         script.write_text(source, encoding="utf-8")
         command = [sys.executable, str(script)]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "NIDL_CACHE": str(Path(folder, "cache"))}
+        result = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
     if result.returncode:
         yield result.stderr.strip()
 
