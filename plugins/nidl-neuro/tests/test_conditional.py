@@ -9,6 +9,7 @@ from scipy import stats
 
 from nidl_core.errors import DataError, InvalidParameter, NidlError, ShapeError
 from nidl_neuro.conditional import Conditional
+from nidl_neuro.report.covariates import chosen
 
 N, L = 40, 3
 
@@ -56,6 +57,48 @@ def test_true_and_false_are_levels():
     z, age = made()
     given = Conditional("old").fit(z, age > 50)
     np.testing.assert_allclose(given.mean([True])[0], z[age > 50].mean(axis=0))
+
+
+def test_codes_of_a_site_are_groups_as_in_the_report():
+    z, _ = made()
+    site = np.array([1, 3, 2, 1, 3] * 8)
+    given = Conditional("site").fit(z, site)
+    assert given.values_ == ("1", "2", "3")
+    for at in (2, 2.0, np.float32(2), "2"):
+        np.testing.assert_allclose(given.mean([at])[0], z[site == 2].mean(axis=0))
+    (shown,), _ = chosen(pd.DataFrame({"site": site}))
+    assert tuple(shown.groups) == given.values_
+    assert Conditional("site").fit(z, site + 0.5).values_ == (1.5, 3.5)  # no codes
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.array([20, None, *range(22, 60)], dtype="Int64"),
+        [20, None, *range(22, 60)],
+        [20, pd.NA, *range(22, 60)],
+        pd.Series([20.0, np.nan, *range(22, 60)], dtype=object),
+    ],
+    ids=["Int64", "None", "NA", "object"],
+)
+def test_numbers_of_which_one_is_missing_are_numbers(column):
+    z, _ = made()
+    given = Conditional("age").fit(z, pd.Series(column) if hasattr(column, "dtype") else column)
+    kept = np.arange(N) != 1
+    ages = np.array([20, 0, *range(22, 60)])[kept]
+    np.testing.assert_allclose(
+        given.mean([25.5]), Conditional("age").fit(z[kept], ages).mean([25.5])
+    )
+    assert given.count_ == N - 1
+
+
+def test_infinite_values_are_refused_in_words():
+    z, age = made()
+    age[3] = np.inf
+    with pytest.raises(
+        DataError, match="age cannot be regressed on: it has infinite values. Leave"
+    ):
+        Conditional("age").fit(z, age)
 
 
 def test_draws_have_the_mean_and_spread_of_the_model():

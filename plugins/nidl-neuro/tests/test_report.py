@@ -8,6 +8,7 @@ import struct
 import zlib
 from html.parser import HTMLParser
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,11 +22,13 @@ from nidl_neuro import scans
 from nidl_neuro.cohort import Cohort, Scan
 from nidl_neuro.datasets import synthetic_cohort
 from nidl_neuro.report import write_report
+from nidl_neuro.report.about import _given
 from nidl_neuro.report.brains import STEPS, collect, worst
 from nidl_neuro.report.charts import boxes, compared, lines, scatter, ticks
 from nidl_neuro.report.facts import gather
 from nidl_neuro.report.latents import Posterior, posterior
 from nidl_neuro.report.markup import TIMES, Html, el, number
+from nidl_neuro.report.parts import count_told
 from nidl_neuro.report.slices import coloured, grey, png, signed, window
 from nidl_neuro.report.verdicts import on_collapse, on_prior
 
@@ -179,7 +182,7 @@ def test_the_page_says_what_was_trained_on_what(page, model, data):
         "nidl-likelihoods:normal",
         "14 + 6 held out",
         f"{SIZE} {TIMES} {SIZE} {TIMES} {SIZE} voxels of 12 {TIMES} 12 {TIMES} 12 mm",
-        f"{int(data.mask.sum())} voxels in the mask",
+        f"{count_told(int(data.mask.sum()))} voxels in the mask".replace("\u202f", " "),
         "latent_dim 3",
         f"widths=4 {TIMES} 8",
         "intensity zscore",
@@ -348,10 +351,40 @@ def test_a_collapsed_model_is_called_so(data, tmp_path):
     assert "nothing to traverse" in text
 
 
-def test_other_preparations_than_the_model_s_are_told(model, cache, tmp_path):
+def test_other_preparations_than_the_model_s_are_refused(model, data, cache, tmp_path):
     other = scans(cohort_of(N), {"intensity": "percentiles", "mask": "computed"}, cache=cache)
-    text = Page(write_report(model, other, tmp_path / "other.html")).text
-    assert "prepared differently from those the model was trained on" in text
+    for given in ({"data": other}, {"data": data, "val": other}):
+        with pytest.raises(DataError, match="intensity 'percentiles' instead of 'zscore'"):
+            write_report(model, out=tmp_path / "other.html", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mask_is_told_without_its_folder_and_may_lie_elsewhere(cache, tmp_path):
+    pages = []
+    for folder in ("of_jane", "of_john"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "brain.nii.gz"
+        mask = np.zeros((SIZE,) * 3, dtype=np.uint8)
+        mask[3:-3, 2:-2, 4:-4] = 1
+        nibabel.Nifti1Image(mask, cohort_of(1)[0].load().affine).to_filename(path)
+        data = scans(cohort_of(N), {"mask": path}, cache=cache)
+        model = pages[0][0] if pages else vae(max_epochs=1).fit(data)
+        pages.append((model, Page(write_report(model, data, tmp_path / f"{folder}.html"))))
+    for _, page in pages:
+        assert "given: brain.nii.gz" in page.text
+        assert "of_jane" not in page.source and "of_john" not in page.source
+    assert _given({"name": "/home/jane/a.nii.gz"}) == _given({"name": r"C:\jane\a.nii.gz"})
+
+
+def test_an_epoch_without_a_finite_bound_is_told(data, tmp_path):
+    model = vae(max_epochs=4).fit(data)
+    model.history_[1] = {key: float("nan") for key in model.history_[1]} | {"epoch": 1}
+    text = Page(write_report(model, data, tmp_path / "nan.html")).text
+    assert "In 1 epoch, the first being 2, the bound was not finite" in text
+    assert "Second part: KL" in text and "parts of its own" not in text
+    model.history_ = [{key: float("nan") for key in row} | {"epoch": 0} for row in model.history_]
+    text = Page(write_report(model, data, tmp_path / "nan.html")).text
+    assert "No epoch of 4 had a finite bound" in text
 
 
 def test_a_saved_model_and_paths_give_the_same_page(model, tmp_path, monkeypatch):
@@ -365,21 +398,19 @@ def test_a_saved_model_and_paths_give_the_same_page(model, tmp_path, monkeypatch
     page = Page(write_report(loaded, folder, tmp_path / "report.html"))
     assert "sub-0099" in page.text
     assert "it is not a NIfTI image" in page.text
-    assert "prepared differently" not in page.text
     prepared = scans(folder, {"mask": "computed"}, skip_bad=True)
     given = Page(write_report(model, prepared, tmp_path / "given.html"))
     assert given.source == page.source
 
 
-def test_scans_without_finite_latents_are_refused_by_name(model, cache, tmp_path):
-    other = scans(cohort_of(N), {"intensity": "none", "mask": "computed"}, cache=cache)
+def test_scans_without_finite_latents_are_refused_by_name(model, data, tmp_path):
     with torch.no_grad():
         model.fc_logvar.bias += 2000
     try:
         with pytest.raises(
             DataError, match="no finite latents for 14 of 14 scans, the first being sub-0001"
         ):
-            write_report(model, other, tmp_path / "report.html")
+            write_report(model, data, tmp_path / "report.html")
     finally:
         with torch.no_grad():
             model.fc_logvar.bias -= 2000
@@ -587,6 +618,32 @@ def test_a_line_goes_through_its_points():
     np.testing.assert_allclose(np.diff(x), [(x[2] - x[0]) / 2] * 2, atol=0.11)
     assert (y[0] - y[2]) / (y[0] - y[1]) == pytest.approx(0.5, abs=0.01)
     assert y[1] < y[2] < y[0]
+
+
+def test_a_line_begins_where_it_comes_into_the_frame_for_good():
+    ys = [-900.0, -20.0, -400.0, -20.0, -15.0, -10.0]
+    chart = lines({"a": (range(1, 7), ys)}, across="x", up="y", label="l", within=(-25.0, -10.0))
+    points = re.search(r'points="([^"]*)"', chart).group(1).split()
+    x, y = np.array([point.split(",") for point in points], dtype=float).T
+    assert len(x) == 4  # the edge, and epochs 4, 5, 6
+    step = x[3] - x[2]
+    assert x[1] - x[0] == pytest.approx(step * 5 / 380, abs=0.2)
+    assert (y[0] - y[1]) / (y[1] - y[2]) == pytest.approx(1, abs=0.02)
+    assert 0 < y.min() < y.max() < 220 - 38
+    assert y.max() - y.min() > 0.8 * (220 - 12 - 38)
+
+
+def test_first_epochs_do_not_squash_the_later_ones_and_the_page_says_where_they_are(data, tmp_path):
+    model = vae().fit(data)
+    bounds = [-90_000.0, -20_000.0, *np.linspace(-5_000.0, -4_000.0, 10)]
+    model.history_ = [
+        {"epoch": i, "train/elbo": v, "train/rec_loss": -v - 3.0, "train/kl_loss": 3.0}
+        for i, v in enumerate(bounds)
+    ]
+    page = Page(write_report(model, data, tmp_path / "flat.html"))
+    told = "Values up to epoch 2 lie outside the frame, the first of them"
+    assert page.text.count(told) == 3  # bound, bound per voxel, fit
+    assert f"{told} {number(-90_000.0, 4)}".replace("\u202f", " ") in page.text
 
 
 def places(chart, tag, kind):

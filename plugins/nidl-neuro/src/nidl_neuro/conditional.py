@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nidl_core.errors import DataError, InvalidParameter, NidlError, ShapeError
 from nidl_core.parameters import check_int
+from nidl_neuro.covariates import label, read, read_as
 from nidl_neuro.data import Scans
 from nidl_neuro.decoding import posterior
 from nidl_neuro.traversal import Traversal, background, decode
@@ -55,7 +56,8 @@ def conditional(model: Any, data: Scans, covariate: str) -> Conditional:
 class Conditional:
     """p(z | c), by a linear regression of latents on one covariate: z = a + b c + e, e ~ N(0, C).
 
-    A number (age) has a slope; of anything else (sex, site) each value has a mean of its own.
+    A number (age) has a slope; of anything else (sex, site, codes such as 1, 2, 3 of a site included)
+    each value has a mean of its own: see `covariates.read`, which is also the report's rule.
     Coefficients are those of least squares, and C is the residual covariance, over N - rank degrees of
     freedom. Decoded, `mean` gives the volume at the mean latents of an age: neither the mean volume
     of that age, nor anyone's. `draw` gives latents of made-up people of that age. Both tell what
@@ -65,7 +67,7 @@ class Conditional:
     Attributes
     ----------
     covariate : str
-    values_ : the (smallest, largest) number seen, or the tuple of levels
+    values_ : the (smallest, largest) number seen, or the names of the levels
     r2_ : array (L,)
         Share of each latent's variance that the covariate explains in these scans, 0 to 1.
     covariance_ : array (L, L), C
@@ -85,33 +87,39 @@ class Conditional:
     def __init__(self, covariate: str = "covariate") -> None:
         self.covariate = covariate
         self.count_ = 0
-        self._levels: list[Any] | None = None
+        self._levels: list[str] | None = None
 
     def fit(self, latents: ArrayLike, values: Any) -> Conditional:
         """Latents (N, L), and the covariate of each scan (N,); scans without a value are left out.
 
-        Raises `ShapeError`; `DataError` for less than three scans, or a covariate that does not vary.
+        Raises `ShapeError`; `DataError` for less than three scans, a covariate that does not vary,
+        or infinite values.
         """
         z = np.asarray(latents, dtype=np.float64)
-        column = pd.Series(list(values), dtype=None)
+        column = _column(values)
         if z.ndim != 2 or len(z) != len(column):
             raise ShapeError(
                 f"latents (N, L) and N values of {self.covariate} belong together, got {z.shape} and "
                 f"{len(column)}."
             )
-        known = column.notna().to_numpy()
-        z, column = z[known], column[known]
-        seen = column.unique().tolist()
+        found = read(self.covariate, column)
+        if isinstance(found, str):
+            raise DataError(
+                f"{self.covariate} cannot be regressed on: {found}. Leave them empty, or leave these "
+                "scans out."
+            )
+        self._covariate = found
+        z, column = z[found.known], found.values[found.known]
+        seen = np.unique(column)
         if len(z) < 3 or len(seen) < 2:
             raise DataError(
                 f"{self.covariate} has {len(seen)} values in {len(z)} scans: too little to learn what "
                 "goes along with it."
             )
-        number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        self._levels = None if number else sorted(seen, key=str)
-        self.values_ = (min(seen), max(seen)) if number else tuple(self._levels or ())
-        self._shift = float(column.mean()) if number else 0.0
-        self._scale = float(column.std()) if number else 1.0
+        self._levels = None if found.is_number else found.groups
+        self.values_ = (float(seen[0]), float(seen[-1])) if found.is_number else tuple(found.groups)
+        self._shift = float(column.mean()) if found.is_number else 0.0
+        self._scale = float(column.std(ddof=1)) if found.is_number else 1.0
         design = self._design(column)
         self._weights, _, rank, _ = np.linalg.lstsq(design, z, rcond=None)
         if len(z) <= rank:
@@ -150,32 +158,39 @@ class Conditional:
         low, high = self.values_
         return [float(value) for value in np.linspace(low, high, steps)]
 
-    def _checked(self, at: Any) -> pd.Series:
+    def _checked(self, at: Any) -> Array:
         if not self.count_:
             raise NidlError("this Conditional is not fitted. Call fit(latents, values) first.")
         values = list(at) if isinstance(at, (list, tuple, np.ndarray, pd.Series)) else [at]
         if self._levels is not None:
-            if strange := [value for value in values if value not in self._levels]:
+            if strange := [value for value in values if label(value) not in self._levels]:
                 known = ", ".join(map(repr, self._levels))
                 raise InvalidParameter(
                     "at", strange[0], f"a {self.covariate} that was seen: {known}"
                 )
-            return pd.Series(values)
-        column = pd.to_numeric(pd.Series(values), errors="coerce")
-        if not np.isfinite(column).all():
+            return np.array(list(map(label, values)), dtype=object)
+        column = read_as(self._covariate, pd.Series(values))
+        if not column.known.all():
             raise InvalidParameter("at", values, f"finite numbers of {self.covariate}")
         low, high = self.values_
-        if outside := [value for value in values if not low <= float(value) <= high]:
+        if outside := [value for value in column.values if not low <= value <= high]:
             warnings.warn(
                 f"{self.covariate} {outside[0]:g} lies outside the range that was seen, {low:g} to "
                 f"{high:g}: the volume is an extrapolation.",
                 UserWarning,
                 stacklevel=3,
             )
-        return column
+        return column.values
 
-    def _design(self, column: pd.Series) -> Array:
+    def _design(self, column: Array) -> Array:
         if self._levels is None:
-            numbers = (column.to_numpy(dtype=np.float64) - self._shift) / self._scale
+            numbers = (column.astype(np.float64) - self._shift) / self._scale
             return np.stack([np.ones_like(numbers), numbers], axis=1)
         return np.array([[float(value == level) for level in self._levels] for value in column])
+
+
+def _column(values: Any) -> pd.Series:
+    """A value for each scan in a column of its own index; a nullable type stays."""
+    if isinstance(values, pd.Series):
+        return values.reset_index(drop=True)
+    return pd.Series(list(values))

@@ -26,6 +26,7 @@ from nidl_neuro.data import Scans
 from nidl_neuro.decoding import as_scans, check_model, counted, decoded, fingerprint
 from nidl_neuro.norms import VoxelNorms
 from nidl_neuro.outputs import identifiers
+from nidl_neuro.overlap import HASH, contents, people
 from nidl_neuro.replacing import replacing
 
 Array = NDArray[Any]
@@ -81,6 +82,8 @@ class Deviation:
     mean_, covariance_ : arrays (L,) and (L, L), of the reference's latents
     calibration_ : DataFrame
         Scores of the controls that p-values are ranks among.
+    seen_ : frozenset of bytes
+        Hashes of the prepared voxels of reference and controls: what may not be scored by them.
 
     Example
     -------
@@ -93,6 +96,7 @@ class Deviation:
     mean_: Array
     covariance_: Array
     calibration_: pd.DataFrame
+    seen_: frozenset[bytes]
 
     def __init__(
         self,
@@ -126,26 +130,37 @@ class Deviation:
             parts = (data, first), (data, second)
         else:
             other = as_scans(self.model, reference)
-            _check_apart(other, data)
             parts = (other, np.arange(len(other))), (data, np.arange(len(data)))
+        referred, calibrating = (contents(*part) for part in parts)
+        _check_apart(referred, calibrating, [data.ids[row] for row in parts[1][1]])
         self._refer(*parts[0])
         self.calibration_ = self._scores(*parts[1])
+        self.seen_ = frozenset(referred + calibrating)
         return self
 
     def score(self, source: Any) -> pd.DataFrame:
         """Identifiers, scores and p-values of scans, a row each; Scans, or what `scans` takes.
+
+        Scans of the reference or the controls have no p-values (NaN), and a warning names them: they
+        would look more usual, or all alike. They are known by their prepared voxels; another scan
+        of the same person is not, nor are scans of the model's fit.
 
         Raises `NidlError` before `fit`.
         """
         self._check_fitted()
         data = as_scans(self.model, source)
         scores = self._scores(data, np.arange(len(data)))
+        known = np.array([content in self.seen_ for content in contents(data)])
+        if known.any():
+            _warn_of([data.ids[row] for row in np.flatnonzero(known)], len(data))
         table = identifiers(data)
         for name in SCORES:
             table[name] = scores[name]
-            table[f"{name}_p"] = conformal_p(scores[name], self.calibration_[name])
+            p = conformal_p(scores[name], self.calibration_[name])
+            table[f"{name}_p"] = np.where(known, np.nan, p)
             if name == "mahalanobis":
-                table["mahalanobis_p_chi2"] = chi2.sf(scores[name] ** 2, len(self.mean_))
+                p = chi2.sf(scores[name] ** 2, len(self.mean_))
+                table["mahalanobis_p_chi2"] = np.where(known, np.nan, p)
         return table
 
     def described(self) -> dict[str, str]:
@@ -168,7 +183,10 @@ class Deviation:
         return described
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the calibration to a `.npz` file, without pickle and without the model."""
+        """Write the calibration to a `.npz` file, without pickle and without the model.
+
+        It names nobody, but holds `seen_`: who has one of the scans can tell that it was in.
+        """
         self._check_fitted()
         path = Path(path)
         if path.suffix != ".npz":
@@ -184,6 +202,7 @@ class Deviation:
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
         arrays |= {"mean": self.mean_, "covariance": self.covariance_}
         arrays |= {name: self.calibration_[name].to_numpy() for name in SCORES}
+        arrays["seen"] = np.frombuffer(b"".join(sorted(self.seen_)), np.uint8).reshape(-1, HASH)
         if self.norms_ is not None:
             arrays |= {"norms_mean": self.norms_.mean, "norms_sd": self.norms_.sd}
         with replacing(path, overwrite=overwrite) as part:
@@ -210,6 +229,7 @@ class Deviation:
             self.threshold_ = header["threshold"]
             self.mean_, self.covariance_ = arrays["mean"], arrays["covariance"]
             self.calibration_ = pd.DataFrame({name: arrays[name] for name in SCORES})
+            self.seen_ = frozenset(row.tobytes() for row in arrays["seen"])
             self.norms_ = norms and VoxelNorms(arrays["norms_mean"], arrays["norms_sd"], norms)
         except (KeyError, ValueError) as err:
             raise _damaged(path, err) from err
@@ -296,7 +316,7 @@ def conformal_p(scores: ArrayLike, controls: ArrayLike) -> Array:
 
 def _halves(data: Scans, seed: int) -> tuple[Array, Array]:
     """Rows of a random half of the participants, and of the other half."""
-    participant = [scan.entities.get("sub", scan.id) for scan in data.cohort]
+    participant = people(data)
     names = sorted(set(participant))
     if len(names) < 4:
         raise DataError(
@@ -308,20 +328,27 @@ def _halves(data: Scans, seed: int) -> tuple[Array, Array]:
     return np.flatnonzero(first), np.flatnonzero(~first)
 
 
-def _check_apart(reference: Scans, controls: Scans) -> None:
+def _check_apart(reference: list[bytes], controls: list[bytes], ids: list[str]) -> None:
     """Raise `DataError` if a scan is in both: no control may have been seen before.
 
-    Names do not tell: two data sets have a sub-01 each. In one store, equal content has one slot.
+    Names do not tell: two data sets have a sub-01 each.
     """
-    if reference.store.folder != controls.store.folder:
-        return
-    seen = set(reference.store.slots.tolist())
-    slots = controls.store.slots.tolist()
-    if both := [name for name, slot in zip(controls.ids, slots, strict=True) if slot in seen]:
+    seen = set(reference)
+    if both := [name for name, content in zip(ids, controls, strict=True) if content in seen]:
         raise DataError(
             f"{len(both)} of {len(controls)} controls are also in the reference: {', '.join(both[:3])}. "
             "They must be held out, or p-values are too large or too small."
         )
+
+
+def _warn_of(known: list[str], every: int) -> None:
+    warnings.warn(
+        f"{len(known)} of {every} scans are the reference's or the controls' own ({', '.join(known[:3])}"
+        f"{', ...' if len(known) > 3 else ''}). They have no p-values (NaN): these hold for scans that "
+        "the calibration has not seen.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -43,7 +43,9 @@ def write_report(
     out : path
         The page; a file that is there is replaced in one step.
     val : as data, optional
-        Held-out scans. Reconstructions are then of these, and linear probes are scored on them.
+        Held-out scans. Reconstructions are then of these, and linear probes are scored on them. Those
+        that are also among `data` are left out, and the page says so. It cannot know whether they
+        were in the fit: a model does not keep whom it has seen.
     title : str, optional
         At the head of the page.
     seed : int
@@ -58,7 +60,8 @@ def write_report(
         For scans on another grid than the model's.
     DataError
         For a model of other data than volumes of one channel, or without finite latents for these
-        scans, and where `out` cannot be written.
+        scans; for scans that were prepared otherwise than those of the fit; where all of `val` is
+        among `data`; and where `out` cannot be written.
     """
     from nidl_neuro.report.brains import collect
     from nidl_neuro.report.facts import gather
@@ -101,6 +104,7 @@ def _as_scans(model: Any, data: Any) -> Scans:
     spec = getattr(model, "data_spec_", None)
     found = data if isinstance(data, Scans) else scans(data, spec, skip_bad=True)
     check_shape(found[0][None], model.input_shape_)
+    found.check_like(spec)
     return found
 
 

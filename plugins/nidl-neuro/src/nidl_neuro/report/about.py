@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,6 @@ class About:
     seed: int | None
     beta: float | None  # of the loss, if it has one
     preparation: Mapping[str, str]
-    prepared_alike: bool  # whether the scans were prepared as those that the model was fitted on
     grid: tuple[int, ...]  # S
     voxel_size: tuple[float, ...]  # mm, of the first scan
     voxels: int  # that the bound counts
@@ -64,7 +63,6 @@ def voxels_of(model: Any) -> int:
 def about(model: Any, data: Scans) -> About:
     """The facts of a fitted model; `data` are the scans of the report."""
     given = model.get_params(deep=False)
-    spec = getattr(model, "data_spec_", None)
     record = data.record(0)
     return About(
         parts=tuple(_parts(model)),
@@ -75,7 +73,6 @@ def about(model: Any, data: Scans) -> About:
         seed=getattr(model, "seed_", None),
         beta=getattr(getattr(model, "criterion", None), "beta", None),
         preparation=_preparation(data.spec),
-        prepared_alike=spec is None or _steps(spec) == _steps(data.spec),
         grid=tuple(model.input_shape_[1:]),
         voxel_size=tuple(map(float, record.whole_grid.voxel_size)),
         voxels=voxels_of(model),
@@ -116,7 +113,10 @@ def _preparation(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _given(value: Any) -> str:
-    return f"given: {value['name']}" if isinstance(value, Mapping) else _text(value)
+    """The mask's file without its folder, which may name people and is of no use elsewhere."""
+    if not isinstance(value, Mapping):
+        return _text(value)
+    return f"given: {PureWindowsPath(value['name']).name}"  # of either separator
 
 
 def _versions() -> dict[str, str]:
@@ -133,9 +133,3 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f" {TIMES} ".join(map(_text, value))
     return value if isinstance(value, str) else f"{value!r:.120}"
-
-
-def _steps(spec: Any) -> Any:
-    """What was done, as it is after JSON, which a saved model's has been through."""
-    steps = {k: v for k, v in spec.items() if k != "affine"} if isinstance(spec, Mapping) else spec
-    return json.loads(json.dumps(steps))

@@ -24,12 +24,16 @@ def lines(
     up: str,
     label: str,
     whole: bool = True,
+    within: tuple[float, float] | None = None,
 ) -> Html:
-    """Lines by name, each (x, y); a single point is drawn as a dot. `label` is the alternative text."""
+    """Lines by name, each (x, y); a single point is drawn as a dot. `label` is the alternative text.
+
+    `within` are the smallest and largest y to draw: a line begins where it enters for good.
+    """
     height = 220
     x, y, frame = _plane(
         [v for xs, _ in series.values() for v in xs],
-        [v for _, ys in series.values() for v in ys],
+        within or [v for _, ys in series.values() for v in ys],
         across=across,
         up=up,
         height=height,
@@ -37,6 +41,7 @@ def lines(
     )
     marks = []
     for place, (name, (xs, ys)) in enumerate(series.items()):
+        xs, ys = _entering(xs, ys, *within) if within else (xs, ys)
         points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(xs, ys, strict=True))
         title = el("title", f"{name}: {number(ys[-1])} at the end")
         if len(xs) == 1:
@@ -328,6 +333,20 @@ def _room(values: Sequence[float] | Floats, share: float) -> tuple[float, float]
         margin = abs(low) * 0.1 or 0.5
         return low - margin, high + margin
     return low - share * (high - low), high + share * (high - low)
+
+
+def _entering(
+    xs: Sequence[float], ys: Sequence[float], low: float, high: float
+) -> tuple[Sequence[float], Sequence[float]]:
+    """The line from where it last comes into [low, high]; its end must be in it."""
+    start = max((i + 1 for i, value in enumerate(ys) if not low <= value <= high), default=0)
+    if start == 0:
+        return xs, ys
+    before, after = ys[start - 1], ys[start]
+    edge = low if before < low else high
+    share = (edge - before) / (after - before)
+    at = xs[start - 1] + share * (xs[start] - xs[start - 1])
+    return [at, *xs[start:]], [edge, *ys[start:]]
 
 
 def _told(places: Sequence[float]) -> list[tuple[float, str]]:

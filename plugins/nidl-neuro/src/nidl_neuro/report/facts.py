@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nidl_neuro.covariates import Covariate, read_as
 from nidl_neuro.data import Scans
+from nidl_neuro.overlap import people
 from nidl_neuro.report.about import About, about, mask_of, voxels_of
-from nidl_neuro.report.covariates import Covariate, chosen, read_as
+from nidl_neuro.report.apart import Apart, apart
+from nidl_neuro.report.covariates import chosen
 from nidl_neuro.report.history import History, curves
 from nidl_neuro.report.latents import Posterior, correlation, correlation_ratio, posterior
 from nidl_neuro.report.pca import PCA
@@ -61,6 +64,7 @@ class Probing:
     held_out: bool  # learnt on the data and scored on held-out scans; else cross-validated
     components: int  # of the PCA beside it: fewer than L where there are too few scans
     scans: int  # that the PCA was fitted on, and the probes learn from
+    people: int  # whom these scans are of
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,7 @@ class Facts:
     history: History
     data: Group
     val: Group | None
+    apart: Apart | None  # how the held-out scans differ from the data
     covariates: tuple[Covariate, ...]
     links: Floats  # |r| or eta of each dimension with each covariate: (L, covariates)
     left_out: Mapping[str, str]  # column -> why it is not shown
@@ -88,30 +93,42 @@ def gather(model: Any, data: Scans, val: Scans | None = None, *, seed: int = 0) 
     """Compute the facts of a fitted model on scans, and on held-out ones.
 
     `seed` is that of cross-validation, and of the scans that PCA and probes see if there are more
-    than 1000. Volumes are read a few at a time.
+    than 1000. Volumes are read a few at a time. Raises `DataError` if all held-out scans are among
+    the data.
     """
+    parted = None if val is None else apart(data, val)
     rows = _some(len(data), seed)
     latents = posterior(model, data)
     pca = PCA(_Picked(data.x, rows), mask_of(model), latents.mean.shape[1])
     name = "scans of this report" if val is None else "main scans"
     own = _group(model, data, latents, name, pca.squared_error)
     further, scores = None, None
-    if val is not None:
-        scores, squared_error = pca.transform(val.x)
-        further = _group(model, val, posterior(model, val), "held-out scans", squared_error)
+    if parted is not None:
+        new = parted.data
+        scores, squared_error = pca.transform(new.x)
+        further = _group(model, new, posterior(model, new), "held-out scans", squared_error)
     covariates, left_out = chosen(data.covariates)
-    results = {
-        covariate.name: _probed(
-            covariate.take(rows), own.latents.take(rows), pca, further, scores, seed
-        )
-        for covariate in covariates
-    }
+    whose = np.array(people(data))[rows]
+    results = {}
+    for covariate in covariates:
+        seen, means = covariate.take(rows), latents.mean[rows]
+        if further is None or parted is None or scores is None:
+            found = cross_validated(seen, means, pca.scores, whose, seed)
+        elif covariate.name not in further.data.covariates.columns:
+            found = "the held-out scans' table does not have it"
+        else:
+            other = read_as(covariate, further.data.covariates[covariate.name])
+            other = other.without(parted.of_known)
+            pairs = (means, further.latents.mean), (pca.scores, scores)
+            found = held_out(seen, other, *pairs, whose)
+        results[covariate.name] = found
     groups = [own] if further is None else [own, further]
     return Facts(
         about=about(model, data),
         history=curves(getattr(model, "history_", None) or []),
         data=own,
         val=further,
+        apart=parted,
         covariates=tuple(covariates),
         links=_links(latents, covariates),
         left_out=left_out,
@@ -121,6 +138,7 @@ def gather(model: Any, data: Scans, val: Scans | None = None, *, seed: int = 0) 
             held_out=val is not None,
             components=pca.scores.shape[1],
             scans=len(rows),
+            people=len(set(whose)),
         ),
         refused={name: why for group in groups for name, why in group.data.cohort.refused.items()},
         notes=tuple(dict.fromkeys(note for group in groups for note in _notes(group.data))),
@@ -144,24 +162,6 @@ def _group(model: Any, data: Scans, latents: Posterior, name: str, squared_error
     return Group(name, data, latents, bound, errors, baseline)
 
 
-def _probed(
-    covariate: Covariate,
-    latents: Posterior,
-    pca: PCA,
-    further: Group | None,
-    scores: Floats | None,
-    seed: int,
-) -> Probe | str:
-    """The probe of a covariate on the held-out scans, or by cross-validation where there are none."""
-    if further is None or scores is None:
-        return cross_validated(covariate, latents.mean, pca.scores, seed)
-    if covariate.name not in further.data.covariates.columns:
-        return "the held-out scans' table does not have it"
-    other = read_as(covariate, further.data.covariates[covariate.name])
-    means = latents.mean, further.latents.mean
-    return held_out(covariate, other, means, (pca.scores, scores))
-
-
 def _some(count: int, seed: int) -> NDArray[np.intp]:
     """All rows, or as many as are probed, by chance and in order."""
     if count <= _MOST_PROBED:
@@ -179,6 +179,7 @@ class _Picked:
 
     def __init__(self, x: Any, rows: NDArray[np.intp]) -> None:
         self._x, self._rows = x, rows
+        self.shape = (len(rows), *x.shape[1:])
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 _TOLERANCE = 1e-5  # of the bound, by which its logged parts may miss it: they are float32 means
+_FLAT = 4.0  # times the span of the later epochs: what squashes them
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class History:
 
     bound: log p(x) >= it, the true evidence lower bound. fit: E[log p(x | z)]. kl: KL(q || prior),
     in nats; bound = fit - kl. `adds_up` is False where the loss logged parts of its own under
-    those names, which are then left out.
+    those names, which are then left out. `not_finite` are the epochs, counted from 1, with a bound
+    that is not: they are not drawn.
     """
 
     epochs: int
@@ -33,6 +35,7 @@ class History:
     fit: tuple[Curve, ...]
     kl: tuple[Curve, ...]
     adds_up: bool
+    not_finite: tuple[int, ...]
 
 
 def curves(rows: Sequence[Mapping[str, float]]) -> History:
@@ -47,7 +50,26 @@ def curves(rows: Sequence[Mapping[str, float]]) -> History:
         fit=_there(_curve("fit", stage, rows, f"{stage}/rec_loss", -1) for stage in parts),
         kl=_there(_curve("KL", stage, rows, f"{stage}/kl_loss", 1) for stage in parts),
         adds_up=adds_up,
+        not_finite=tuple(
+            _epoch(row, place)
+            for place, row in enumerate(rows)
+            if not all(math.isfinite(row.get(f"{stage}/elbo", 0.0)) for stage in stages)
+        ),
     )
+
+
+def settled(curves: Sequence[Curve]) -> tuple[float, float] | None:
+    """The range to draw where the first epochs would press all later ones flat; else None.
+
+    It holds the last three quarters of every curve, and half of their span to either side, as far as
+    there are values.
+    """
+    every = [value for curve in curves for value in curve.values]
+    later = [value for curve in curves for value in curve.values[len(curve.values) // 4 :]]
+    span = max(later) - min(later)
+    if span == 0 or max(every) - min(every) <= _FLAT * span:
+        return None
+    return max(min(every), min(later) - span / 2), min(max(every), max(later) + span / 2)
 
 
 def bits_per_voxel(nats: float, voxels: int) -> float:
@@ -59,11 +81,16 @@ def _curve(
     name: str, stage: str, rows: Sequence[Mapping[str, float]], key: str, sign: int
 ) -> Curve:
     seen = [
-        (int(row.get("epoch", place)) + 1, sign * float(row[key]))
+        (_epoch(row, place), sign * float(row[key]))
         for place, row in enumerate(rows)
         if key in row and math.isfinite(row[key])
     ]
     return Curve(name, stage, tuple(e for e, _ in seen), tuple(v for _, v in seen))
+
+
+def _epoch(row: Mapping[str, float], place: int) -> int:
+    epoch = row.get("epoch", place)
+    return int(epoch if math.isfinite(epoch) else place) + 1
 
 
 def _there(curves: Iterable[Curve]) -> tuple[Curve, ...]:
@@ -77,4 +104,6 @@ def _adds_up(row: Mapping[str, float], stage: str) -> bool:
     if not all(key in row for key in keys):
         return False
     bound, rec, kl = (float(row[key]) for key in keys)
+    if not all(map(math.isfinite, (bound, rec, kl))):
+        return True  # an epoch that went wrong says nothing of the loss
     return abs(bound + rec + kl) <= _TOLERANCE * max(1.0, abs(bound), abs(rec), abs(kl))

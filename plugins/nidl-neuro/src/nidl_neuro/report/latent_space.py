@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from nidl_neuro.covariates import Covariate
 from nidl_neuro.report import charts, verdicts
-from nidl_neuro.report.covariates import Covariate
 from nidl_neuro.report.facts import Facts
 from nidl_neuro.report.latents import ACTIVE, correlation, correlation_ratio
 from nidl_neuro.report.markup import Html, el, join, number, table
@@ -134,6 +134,10 @@ def probe(facts: Facts) -> Html:
         "the model if it was trained on them, though not their covariates: scores on new scans may be "
         "lower"
     )
+    if probing.people < probing.scans:
+        how += f". These scans are of {probing.people} people" + (
+            "" if probing.held_out else ", and all of a person's are in one fold"
+        )
     named = [(p.name, p.score, p.baseline, p.chance) for p in probing.probes]
     size = probing.components
     cards = []

@@ -48,10 +48,6 @@ class Posterior:
         """The dimensions, active ones first, then by KL, the largest first: (L,)."""
         return np.lexsort((-self.kl, ~self.active))
 
-    def take(self, rows: NDArray[np.intp]) -> Posterior:
-        """Those of the scans in these rows."""
-        return Posterior(self.mean[rows], self.sd[rows])
-
 
 def posterior(model: Any, data: Scans) -> Posterior:
     """The posterior of each scan. Raises `DataError` where the model gives no finite one."""

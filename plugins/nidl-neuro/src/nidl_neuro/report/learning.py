@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from nidl_neuro.report import charts
 from nidl_neuro.report.facts import Facts, Group
-from nidl_neuro.report.history import Curve, bits_per_voxel
+from nidl_neuro.report.history import Curve, bits_per_voxel, settled
 from nidl_neuro.report.markup import MINUS, Html, el, join, number, table
 from nidl_neuro.report.parts import components_told, count_told, picked
 
@@ -17,10 +17,12 @@ def training(facts: Facts) -> Html:
     """Curves of the true bound and its parts."""
     history, voxels = facts.history, facts.about.voxels
     if not history.bound:
-        return el(
-            "p",
-            "The model file holds no history of a training with a bound, so there are no curves to draw.",
+        why = (
+            f"No epoch of {history.epochs} had a finite bound"
+            if history.not_finite
+            else "The model file holds no history of a training with a bound"
         )
+        return el("p", f"{why}, so there are no curves to draw.")
     once = history.epochs == 1
     beta = facts.about.beta
     bits = [
@@ -38,7 +40,7 @@ def training(facts: Facts) -> Html:
             bits,
             "The bound per voxel",
             "bits per voxel",
-            f"The same curve, divided by {count_told(voxels)} voxels and by ln 2. Voxels are continuous here, so it may lie on either side of 0.",
+            f"The same curve, divided by {count_told(voxels)} voxels and by ln 2: higher is better. Turned round, it is what a voxel costs in bits. Voxels are continuous here, in the units of the prepared scans, so it may lie on either side of 0.",
         ),
         _curves(
             history.fit,
@@ -65,6 +67,12 @@ def training(facts: Facts) -> Html:
     if not history.adds_up:
         notes.append(
             "The loss logged parts of its own that do not add up to the bound; they are left out."
+        )
+    if count := len(history.not_finite):
+        first = history.not_finite[0]
+        notes.append(
+            f"In {count} epoch{'s' * (count != 1)}, the first being {first}, the bound was not finite: "
+            "the curves have no point there."
         )
     if not any(curve.stage == "val" for curve in history.bound):
         notes.append(
@@ -116,7 +124,20 @@ def _curves(curves: Iterable[Curve], head: str, unit: str, about: str) -> Html |
         return None
     series = {_STAGES[curve.stage]: (curve.epochs, curve.values) for curve in curves}
     ends = "; ".join(f"{name} {number(ys[-1], 4)} at the end" for name, (_, ys) in series.items())
-    chart = charts.lines(series, across="epoch", up=unit, label=f"{head} by epoch: {ends}")
+    frame = settled(curves)
+    if frame is not None:
+        outside = [
+            (epoch, value)
+            for curve in curves
+            for epoch, value in zip(curve.epochs, curve.values, strict=True)
+            if not frame[0] <= value <= frame[1]
+        ]
+        about += (
+            f" Values up to epoch {max(outside)[0]} lie outside the frame, "
+            f"the first of them {number(outside[0][1], 4)}."
+        )
+    label = f"{head} by epoch: {ends}"
+    chart = charts.lines(series, across="epoch", up=unit, label=label, within=frame)
     return el(
         "figure",
         el("h3", head),

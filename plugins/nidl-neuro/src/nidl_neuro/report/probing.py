@@ -1,7 +1,10 @@
 """Linear probes: how much of a covariate can be read from latents, by a linear model.
 
 A number: ridge regression, R2. Groups: logistic regression, balanced accuracy. Both on features
-scaled to mean 0 and standard deviation 1, by the training folds alone.
+scaled to mean 0 and standard deviation 1, by the training folds alone. All scans of a person are in
+one fold: latents that know who someone is would else be rewarded for it.
+
+N scans; `people` (N,) says whose they are.
 """
 
 from __future__ import annotations
@@ -15,15 +18,17 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nidl_neuro.report.covariates import Covariate
+from nidl_neuro.covariates import Covariate
 
 Floats = NDArray[np.float64]
+Names = NDArray[np.str_]
+Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 FOLDS = 5
-_FEWEST = 10  # scans to learn from
+_FEWEST = 10  # people to learn from
 _PENALTIES = np.logspace(-3, 4, 15)
 
 
@@ -41,26 +46,30 @@ class Probe:
 
 
 def cross_validated(
-    covariate: Covariate, latents: Floats, components: Floats, seed: int
+    covariate: Covariate, latents: Floats, components: Floats, people: Names, seed: int
 ) -> Probe | str:
     """The probe of one covariate by `FOLDS`-fold cross-validation, or why there is none.
 
     Latents (N, L) and components (N, K) are split alike. The score is that of all scans together,
-    each predicted by a model that did not see it.
+    each predicted by a model that saw no scan of its person.
     """
     is_number, known, note = covariate.is_number, covariate.known, ""
-    if known.sum() < _FEWEST:
-        return _too_few(known)
-    folds: Any = KFold(FOLDS, shuffle=True, random_state=seed)
+    if why := _too_few(people[known]):
+        return why
     if not is_number:
-        known, note = _with_enough(covariate, FOLDS)
+        known, note = _with_enough(covariate, people, FOLDS)
         if len(set(covariate.values[known])) < 2:
-            return f"fewer than two groups have {FOLDS} scans"
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    y = _target(covariate, known)
+            return f"fewer than two groups have scans of {FOLDS} people"
+    y, people = _target(covariate, known), people[known]
+    folds = _folds(y, people, is_number, seed)
+    if any(len(set(y[train])) < 2 for train, _ in folds):
+        return "without the people of one fold, it does not vary"
 
     def score(features: Floats) -> float:
-        predicted = _quiet(cross_val_predict, _model(is_number), features[known], y, cv=folds)
+        x, predicted = features[known], np.empty_like(y)
+        for train, test in folds:
+            model = _fitted(x[train], y[train], people[train], is_number)
+            predicted[test] = model.predict(x[test])
         return _score(is_number, y, predicted)
 
     return Probe(
@@ -79,23 +88,25 @@ def held_out(
     other: Covariate,
     latents: tuple[Floats, Floats],
     components: tuple[Floats, Floats],
+    people: Names,
 ) -> Probe | str:
     """The probe of one covariate, learnt on some scans and scored on `other`, or why there is none.
 
-    `latents` and `components` are those of the scans to learn from and of the others.
+    `latents` and `components` are those of the scans to learn from, whose `people` are given, and of
+    the others. `other` must know nothing of scans of these people.
     """
     is_number, train, test, note = covariate.is_number, covariate.known, other.known, ""
-    if train.sum() < _FEWEST:
-        return _too_few(train)
+    if why := _too_few(people[train]):
+        return why
     if not is_number:
-        train, note = _with_enough(covariate, 2)
+        train, note = _with_enough(covariate, people, 2)
         test = test & np.isin(other.values, list(set(covariate.values[train])))
     y, truth = _target(covariate, train), _target(other, test)
     if len(set(y)) < 2 or len(set(truth)) < 2:
         return "the scans to learn from, or those held out, do not vary in it"
 
     def score(pair: tuple[Floats, Floats]) -> float:
-        model = _quiet(_model(is_number).fit, pair[0][train], y)
+        model = _fitted(pair[0][train], y, people[train], is_number)
         return _score(is_number, truth, model.predict(pair[1][test]))
 
     return Probe(
@@ -109,22 +120,38 @@ def held_out(
     )
 
 
-def _with_enough(covariate: Covariate, least: int) -> tuple[NDArray[np.bool_], str]:
-    """The scans (N,) in groups of at least so many, and which groups that leaves out."""
-    counts = {
-        group: int((covariate.values[covariate.known] == group).sum()) for group in covariate.groups
-    }
-    small = [group for group, count in counts.items() if count < least]
-    keep = covariate.known & ~np.isin(covariate.values, small)
-    return keep, f"without {', '.join(small)} (fewer than {least} scans)" if small else ""
+def _folds(y: NDArray[Any], people: Names, is_number: bool, seed: int) -> Folds:
+    """Rows to learn from and rows to predict; everyone's scans are in one fold."""
+    several = len(set(people)) < len(people)
+    kinds = (GroupKFold, StratifiedGroupKFold) if several else (KFold, StratifiedKFold)
+    splitter = kinds[not is_number](FOLDS, shuffle=True, random_state=seed)
+    parts = splitter.split(y, y, people if several else None)
+    return [(train, test) for train, test in parts if len(test)]
 
 
-def _model(is_number: bool) -> Any:
+def _fitted(x: Floats, y: NDArray[Any], people: Names, is_number: bool) -> Any:
+    """The linear model; the penalty of a ridge by leaving out scans, or everyone's scans together."""
     if is_number:
-        return make_pipeline(StandardScaler(), RidgeCV(_PENALTIES))
-    return make_pipeline(
-        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000)
-    )
+        several = len(set(people)) < len(people)
+        inner = list(GroupKFold(FOLDS).split(x, y, people)) if several else None
+        score = "neg_mean_squared_error" if several else None
+        model: Any = RidgeCV(_PENALTIES, cv=inner, scoring=score)
+    else:
+        model = LogisticRegression(class_weight="balanced", max_iter=5000)
+    with warnings.catch_warnings():  # that a solver stopped early: the prediction stands for itself
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), model).fit(x, y)
+
+
+def _with_enough(covariate: Covariate, people: Names, least: int) -> tuple[NDArray[np.bool_], str]:
+    """The scans (N,) in groups of at least so many people, and which groups that leaves out."""
+    small = [
+        group
+        for group in covariate.groups
+        if len(set(people[covariate.known & (covariate.values == group)])) < least
+    ]
+    keep = covariate.known & ~np.isin(covariate.values, small)
+    return keep, f"without {', '.join(small)} (fewer than {least} people)" if small else ""
 
 
 def _target(covariate: Covariate, rows: NDArray[np.bool_]) -> NDArray[Any]:
@@ -143,12 +170,6 @@ def _chance(is_number: bool, truth: NDArray[Any]) -> float:
     return 0.0 if is_number else 1 / len(set(truth))
 
 
-def _too_few(known: NDArray[np.bool_]) -> str:
-    return f"it has {int(known.sum())} values, a probe needs {_FEWEST}"
-
-
-def _quiet(call: Any, *args: Any, **params: Any) -> Any:
-    """Without the warning that a solver stopped early: the prediction stands for itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return call(*args, **params)
+def _too_few(people: Names) -> str:
+    count = len(set(people))
+    return f"it has values of {count} people, a probe needs {_FEWEST}" if count < _FEWEST else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nidl_neuro.report.apart import Apart
 from nidl_neuro.report.facts import Facts, Group
 from nidl_neuro.report.latents import Posterior
 
@@ -97,16 +98,9 @@ def on_generalisation(data: Group, val: Group) -> Verdict:
 
 def cautions(facts: Facts) -> list[Verdict]:
     """What to know before any number is read."""
-    found = []
-    if not facts.about.prepared_alike:
-        found.append(
-            Verdict(
-                "bad",
-                "These scans were prepared differently from those the model was trained on",
-                "Numbers and pictures below may say more about that difference than about the model. Hand "
-                "in paths, which are prepared as the model was, or prepare them with model.data_spec_.",
-            )
-        )
+    found: list[Verdict] = []
+    if facts.apart is not None:
+        found += _on_overlap(facts.apart)
     count = len(facts.data.data)
     if count < 30:
         found.append(
@@ -117,6 +111,38 @@ def cautions(facts: Facts) -> list[Verdict]:
             )
         )
     return found
+
+
+def _on_overlap(apart: Apart) -> list[Verdict]:
+    """What of the scans that were handed in as held out is not."""
+    found, every = [], len(apart.data) + len(apart.same)
+    if count := len(apart.same):
+        found.append(
+            Verdict(
+                "bad",
+                f"{count} of {every} held-out scans {_are(count)} also among the other scans",
+                f"The same voxels, under whatever name: {_listed(apart.same)}. This page leaves them out of "
+                "everything that it says of held-out scans.",
+            )
+        )
+    if count := int(apart.of_known.sum()):
+        ids = [name for name, known in zip(apart.data.ids, apart.of_known, strict=True) if known]
+        found.append(
+            Verdict(
+                "warn",
+                f"{count} of {len(apart.data)} held-out scans {_are(count)} of participants who are also "
+                "among the other scans",
+                f"By the names of participants: {_listed(ids)}. Linear probes leave them out; the held-out "
+                "bound and errors count them, and may look better than they would for people who are "
+                "new. If equal names are of different people, as in two studies, all that is amiss is "
+                "that probes leave them out: rename them.",
+            )
+        )
+    return found
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
