@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
 from nidl_neuro import nifti
 from nidl_neuro.errors import ScanError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,8 @@ class Cohort:
     @property
     def identifiers(self) -> pd.DataFrame:
         """The entities of the scans, indexed by id: columns sub, ses, ... as far as there are any."""
+        import pandas as pd  # not for the processes that prepare
+
         index = pd.Index(self.ids, name="id", dtype=object)
         return pd.DataFrame([scan.entities for scan in self.scans], index=index)
 

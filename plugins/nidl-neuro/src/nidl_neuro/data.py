@@ -23,12 +23,13 @@ from nidl_core.errors import DataError, InvalidParameter, ShapeError
 from nidl_neuro.cache import default_root
 from nidl_neuro.cohort import Cohort
 from nidl_neuro.gathering import none_left
+from nidl_neuro.making import Make
 from nidl_neuro.notes import copies, notes
 from nidl_neuro.preparation import Preparation, restore
 from nidl_neuro.progress import shown
 from nidl_neuro.reading import find
 from nidl_neuro.record import Record
-from nidl_neuro.store import Item, NoneLeft, Progress, Row, Store
+from nidl_neuro.store import Item, NoneLeft, Progress, Store
 
 VERSION = 2  # of what a preparation means: raised with any change of the voxels that it gives
 _ORIGIN = {"made_by": "nidl-neuro", "version": VERSION}
@@ -215,7 +216,7 @@ def scans(
         store = Store.build(
             default_root() if cache is None else cache,  # type: ignore[arg-type]
             items,
-            _Make(prep),
+            Make(prep),
             {**_plain(prep), **_ORIGIN},
             workers=workers,
             progress=tell,
@@ -305,17 +306,6 @@ def shared_mask(store: Store, share: float = 0.5) -> NDArray[np.bool_]:
             "Register them first, or prepare them with centre='mask' or mask='none'."
         )
     return np.asarray(mask)
-
-
-class _Make:
-    """Item -> Row, by a preparation; it can be pickled."""
-
-    def __init__(self, preparation: Preparation) -> None:
-        self.preparation = preparation
-
-    def __call__(self, item: Item) -> Row:
-        made = self.preparation.prepare(item.source.load(), item.source.name)
-        return Row(made.array.astype(np.float32, copy=False), made.record.to_dict(), made.mask)
 
 
 class _StoredRows:

@@ -15,7 +15,6 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
-from nilearn.datasets import load_mni152_template
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -122,6 +121,8 @@ def template_mask(
 @functools.lru_cache(maxsize=1)
 def _template_brain() -> tuple[Grid, NDArray[np.bool_]]:
     """The brain of nilearn's template at 1 mm, which has no skull, without holes; on its grid."""
+    from nilearn.datasets import load_mni152_template  # slow to import, and seldom needed
+
     template = inspect.unwrap(load_mni152_template)(resolution=1)  # nilearn would keep all of it
     brain = ndimage.binary_fill_holes(np.asarray(template.dataobj) > 0)
     start = [int(axis.min()) - _RIM for axis in brain.nonzero()]  # beyond the template, which ends

@@ -84,7 +84,7 @@ def checked_voxels(image: SpatialImage, grid: Grid, dtype: str, name: str) -> ND
 
 def background_of(values: NDArray[Any]) -> float:
     """The median of the voxels on the six faces, as nilearn's `compute_background_mask` guesses it."""
-    faces = [values.take(end, axis).ravel() for axis in range(3) for end in (0, -1)]
+    faces = [np.moveaxis(values, axis, 0)[end].ravel() for axis in range(3) for end in (0, -1)]
     return float(np.median(np.concatenate(faces)))
 
 
