@@ -13,7 +13,6 @@ import nidl_core
 from nidl_neuro import scans
 from nidl_neuro.bound import bits_per_voxel, values_counted
 from nidl_neuro.datasets import synthetic_cohort
-from nidl_neuro.report.history import bits_per_voxel as bound_in_bits
 
 
 def fitted(mask: str, cache: Path):
@@ -38,7 +37,6 @@ def test_bits_per_voxel_count_the_voxels_of_the_mask(mask: str, tmp_path: Path) 
     assert values_counted(model) == count
     bits = bits_per_voxel(model, data)
     assert bits == pytest.approx(-model.score(data) / np.log(2) / count, rel=1e-12)
-    assert bits == pytest.approx(-bound_in_bits(model.score(data), count), rel=1e-12)
     for weights in model.parameters():
         weights.data.zero_()  # so that p(x | z) = Normal(0, 0.5) and q(z | x) is the prior
     x = data.x[:][:, 0].reshape(4, -1)[:, slice(None) if mask == "none" else data.mask.flatten()]

@@ -238,7 +238,7 @@ def test_the_error_of_pca_is_scikit_learn_s(facts, data, val):
 
 def test_the_printed_numbers_are_the_computed_ones(page, facts):
     last = facts.groups[-1]
-    bits = last.bound / (facts.about.voxels * np.log(2))
+    bits = -last.bound / (facts.about.voxels * np.log(2))
     for text in (number(last.bound, 5), number(bits, 4), number(last.error), number(last.kl)):
         assert text.replace("\u202f", " ") in page.text, text
     order = np.argsort(-np.concatenate([group.errors for group in facts.groups]))

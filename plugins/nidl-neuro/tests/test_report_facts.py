@@ -16,10 +16,11 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from torch.distributions import Normal, kl_divergence
 
+from nidl_neuro.bound import bits
 from nidl_neuro.covariates import Covariate, read_as
 from nidl_neuro.report import probing
 from nidl_neuro.report.covariates import chosen
-from nidl_neuro.report.history import Curve, bits_per_voxel, curves, settled
+from nidl_neuro.report.history import Curve, curves, settled
 from nidl_neuro.report.latents import Posterior, correlation, correlation_ratio
 from nidl_neuro.report.pca import PCA
 from nidl_neuro.report.probing import Probe, cross_validated, held_out
@@ -140,7 +141,7 @@ def test_the_frame_leaves_out_first_epochs_that_would_press_the_later_ones_flat(
 
 def test_bits_per_voxel_are_those_of_a_uniform_guess():
     voxels = 50
-    assert bits_per_voxel(voxels * math.log(1 / 256), voxels) == pytest.approx(-8)
+    assert bits(voxels * math.log(1 / 256), voxels) == pytest.approx(8)
 
 
 # PCA --------------------------------------------------------------------------------------------

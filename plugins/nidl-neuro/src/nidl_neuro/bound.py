@@ -23,7 +23,12 @@ def bits_per_voxel(model: Any, data: Any) -> float:
         >>> round(bits_per_voxel(model, None), 3)
         2.885
     """
-    return -float(model.score(data)) / (values_counted(model) * math.log(2))
+    return bits(float(model.score(data)), values_counted(model))
+
+
+def bits(bound: float, values: int) -> float:
+    """A bound in nats per scan as what each of its values costs, in bits: lower is better."""
+    return -bound / (values * math.log(2))
 
 
 def values_counted(model: Any) -> int:

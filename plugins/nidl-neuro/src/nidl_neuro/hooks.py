@@ -34,14 +34,16 @@ def nidl_cli_demos(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--out", type=Path, default=Path("nidl-demo"), help="folder for what it makes (nidl-demo)"
     )
     demo.add_argument("--scans", type=int, default=100, help="people to train on (100)")
-    demo.add_argument("--epochs", type=int, default=None, help="passes over the scans")
+    demo.add_argument("--epochs", type=int, help="passes over the scans")
+    demo.add_argument("--size", type=int, help="voxels from back to front (64, of 3 mm)")
+    demo.add_argument("--seed", type=int, help="which people (0)")
     demo.set_defaults(run=_brains)
 
 
 def _brains(arguments: argparse.Namespace) -> int:
     from nidl_neuro.demo import brains
 
-    chosen = {"scans": arguments.scans, "epochs": arguments.epochs}
+    chosen = {name: getattr(arguments, name) for name in ("scans", "epochs", "size", "seed")}
     brains(arguments.out, **{name: value for name, value in chosen.items() if value is not None})
     return 0
 

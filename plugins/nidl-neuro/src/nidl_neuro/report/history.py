@@ -72,11 +72,6 @@ def settled(curves: Sequence[Curve]) -> tuple[float, float] | None:
     return max(min(every), min(later) - span / 2), min(max(every), max(later) + span / 2)
 
 
-def bits_per_voxel(nats: float, voxels: int) -> float:
-    """Nats per scan as bits per voxel; the sign stays, so that more is better for a bound."""
-    return nats / (voxels * math.log(2))
-
-
 def _curve(
     name: str, stage: str, rows: Sequence[Mapping[str, float]], key: str, sign: int
 ) -> Curve:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from nidl_neuro.bound import bits
 from nidl_neuro.report import charts
 from nidl_neuro.report.facts import Facts, Group
-from nidl_neuro.report.history import Curve, bits_per_voxel, settled
+from nidl_neuro.report.history import Curve, settled
 from nidl_neuro.report.markup import MINUS, Html, el, join, number, table
 from nidl_neuro.report.parts import components_told, count_told, picked
 
@@ -25,8 +26,8 @@ def training(facts: Facts) -> Html:
         return el("p", f"{why}, so there are no curves to draw.")
     once = history.epochs == 1
     beta = facts.about.beta
-    bits = [
-        Curve(c.name, c.stage, c.epochs, tuple(bits_per_voxel(v, voxels) for v in c.values))
+    costs = [
+        Curve(c.name, c.stage, c.epochs, tuple(bits(v, voxels) for v in c.values))
         for c in history.bound
     ]
     cards = [
@@ -37,10 +38,10 @@ def training(facts: Facts) -> Html:
             "The true bound on log p(scan): higher is better.",
         ),
         _curves(
-            bits,
-            "The bound per voxel",
+            costs,
+            "What a voxel costs",
             "bits per voxel",
-            f"The same curve, divided by {count_told(voxels)} voxels and by ln 2: higher is better. Turned round, it is what a voxel costs in bits. Voxels are continuous here, in the units of the prepared scans, so it may lie on either side of 0.",
+            f"The same bound, turned round and divided by {count_told(voxels)} voxels and by ln 2: lower is better. Voxels are continuous here, in the units of the prepared scans, so it may lie on either side of 0.",
         ),
         _curves(
             history.fit,
@@ -89,7 +90,7 @@ def bounds(facts: Facts) -> Html:
         ("bound, nats per scan", lambda group: number(group.bound, 6)),
         ("fit, nats per scan", lambda group: number(group.fit, 6)),
         ("KL, nats per scan", lambda group: number(group.kl, 4)),
-        ("bound, bits per voxel", lambda group: number(bits_per_voxel(group.bound, voxels), 4)),
+        ("cost, bits per voxel", lambda group: number(bits(group.bound, voxels), 4)),
         ("error of reconstructions", lambda group: number(group.error, 4)),
         (f"error of PCA ({size})", lambda group: number(group.baseline, 4)),
     ]

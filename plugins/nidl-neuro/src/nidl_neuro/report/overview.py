@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from nidl_neuro.bound import bits
 from nidl_neuro.report import verdicts
 from nidl_neuro.report.facts import Facts
-from nidl_neuro.report.history import bits_per_voxel
 from nidl_neuro.report.markup import DASH, Html, el, join, number, table
 from nidl_neuro.report.parts import by_told, count_told, pairs_list, scans_told, verdict_box
 
@@ -20,9 +20,9 @@ def summary(facts: Facts) -> Html:
         ("Scans", str(len(facts.data.data)), f"and {len(last.data)} held out" if held else ""),
         ("Evidence lower bound", number(last.bound, 5), f"nats per scan, {whose}"),
         (
-            "The same per voxel",
-            number(bits_per_voxel(last.bound, about.voxels), 4),
-            f"bits, {whose}",
+            "What a voxel costs",
+            number(bits(last.bound, about.voxels), 4),
+            f"bits (lower is better), {whose}",
         ),
         ("Error of reconstructions", number(last.error), f"root mean square, {whose}"),
         ("Latent dimensions in use", f"{int(latents.active.sum())} of {len(latents.kl)}", ""),

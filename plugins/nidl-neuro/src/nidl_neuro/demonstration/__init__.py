@@ -1,0 +1,1 @@
+"""The parts of `nidl demo brains`."""
