@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nidl_neuro.report.markup import DASH, MINUS, Html, el, number
 
 WIDTH = 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 10, 12, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 10, 12, 38
 Floats = NDArray[np.float64]
 Scale = Callable[[float], float]
 
