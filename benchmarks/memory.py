@@ -182,7 +182,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.annotate(
         "peak of preparing and fitting,\nworker processes included",
         (scans[-1], taken[-1]),
-        (-8, -36),
+        (-8, 10),
         textcoords="offset points",
         ha="right",
         color="#1f5fa8",
