@@ -254,6 +254,9 @@ def _umask() -> int:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    if path.is_dir():
+        hint = f" Say {path / 'model.nidl'}." if (path / "model.nidl").is_file() else ""
+        raise ModelFileError(f"{path} is a folder, not a model file.{hint}")
     with path.open("rb") as file:  # a missing file is told as what it is
         content = io.BytesIO(file.read())
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from nidl_core import hooks
+from nidl_core.discovery import distributions
 from nidl_core.errors import DataError, MissingFile, NidlError
 
 if TYPE_CHECKING:
@@ -39,9 +40,15 @@ def open_data(given: Sequence[str], spec: Any = None) -> Any:
         more = f" and {len(paths) - 1} more" if paths[1:] else ""
         raise DataError(
             f"no installed plugin reads data from {paths[0]!r}{more}. Give one .npy file of shape "
-            "(N, C, *S), or (N, features); pip install nidl-neuro to read brain scans."
+            f"(N, C, *S), or (N, features){_scans_hint()}."
         )
     return data
+
+
+def _scans_hint() -> str:
+    if any(one.name == "nidl-neuro" for one in distributions()):
+        return ", or scans as .nii or .nii.gz"
+    return "; pip install nidl-neuro reads brain scans"
 
 
 def check_there(paths: Sequence[str]) -> None:

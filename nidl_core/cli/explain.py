@@ -49,7 +49,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         _print(explained[specs.RESOLVED])
         if "data" in explained:
             print("data")
-            _print_rows({name: (value, "given") for name, value in explained["data"].items()})
+            source = "" if arguments.spec.suffix == ".nidl" else "given"
+            _print_rows({n: (_brief(value), source) for n, value in explained["data"].items()})
     return 0
 
 
@@ -167,7 +168,9 @@ def _told(header: dict[str, Any]) -> dict[str, Any]:
         "figures": dict(history[-1]) if history else {},
         "facts": {"nidl-core": header["nidl_core"], **header["facts"]},
     }
-    return {"name": header["estimator"], "params": header["params"], specs.RESOLVED: found}
+    told = {"name": header["estimator"], "params": header["params"], specs.RESOLVED: found}
+    made = fit.get("data_spec_")
+    return {**told, "data": made} if isinstance(made, Mapping) else told
 
 
 def _from_file(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,6 +210,11 @@ def _print_rows(rows: Mapping[str, tuple[Any, str]]) -> None:
     wide = max((len(value) for _, value, _ in cells if len(value) <= _WIDEST), default=0)
     for name, value, source in cells:
         print(_safe(f"  {name:<{width}} = {value:<{wide}}  {source}").rstrip())
+
+
+def _brief(value: Any) -> Any:
+    """A value of the data's own, without long contents such as a mask's."""
+    return f"<{len(value)} entries>" if isinstance(value, Mapping) else value
 
 
 def _value(value: Any) -> str:

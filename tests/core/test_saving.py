@@ -326,6 +326,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert nidl_core.load(path).lr == 0.9
 
 
+def test_a_folder_is_told_with_the_model_in_it(fitted: Any, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "model.nidl")
+    with pytest.raises(
+        ModelFileError, match=r"is a folder, not a model file\. Say .*model\.nidl\.$"
+    ):
+        nidl_core.load(tmp_path)
+
+
 def test_saving_to_a_folder_that_is_not_there_leaves_nothing(fitted: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         fitted.save(tmp_path / "gone" / "m.nidl")

@@ -142,6 +142,18 @@ def test_explain_shows_the_table_data(shelves, capsys):
     assert capsys.readouterr().out.endswith("data\n  scale = 3.0  given\n")
 
 
+def test_explain_of_a_model_shows_how_its_data_were_made_and_fits_the_same_again(shelves, capsys):
+    Path("vae.toml").write_text(f"{SPEC}[data]\nscale = 3.0\n")
+    assert run(*FIT) == 0
+    capsys.readouterr()
+    assert run("explain", "new/model.nidl") == 0
+    assert capsys.readouterr().out.endswith("data\n  scale = 3.0\n")
+    assert run("explain", "new/model.nidl", "--json") == 0
+    Path("again.json").write_text(capsys.readouterr().out)
+    assert run("fit", "again.json", "--data", "shelf:a", "--out", "again") == 0
+    assert nidl.load("again/model.nidl").data_spec_ == {"scale": 3.0}
+
+
 @pytest.mark.parametrize(
     ("verb", "more", "written"),
     [

@@ -301,9 +301,32 @@ def test_scans_that_do_not_lie_on_each_other_are_told(tmp_path):
     away[:3, 3] = [0, 3, 4]
     images = [nibabel.Nifti1Image(voxels * i, affine) for i, affine in ((1, np.eye(4)), (2, away))]
     (note,) = scans(images, cache=tmp_path).notes
-    assert note.startswith("the prepared grids of the scans lie up to 5.0 mm apart")
+    assert note.startswith(
+        "the prepared grids of 1 of 2 scans do not lie on that of the first, up to 5.0"
+    )
     here = nibabel.Nifti1Image(voxels * 3, np.eye(4))
     assert not scans([images[0], here], cache=tmp_path).notes
+
+
+def test_scans_off_the_models_grid_are_told(folder, cache, plugin, tmp_path, caplog):
+    model = vae().fit(folder)
+    assert not caplog.messages or "do not lie on" not in caplog.text
+    source = nibabel.load(next(folder.glob("sub-0001/anat/*.nii.gz")))
+    moved = source.affine.copy()
+    moved[:3, 3] += 40
+    nibabel.save(nibabel.Nifti1Image(source.get_fdata(), moved), tmp_path / "moved.nii.gz")
+    model.transform(str(tmp_path / "moved.nii.gz"))
+    told = "1 of 1 scans do not lie on that of the scans that the model has learnt, up to 69.3 mm apart"
+    assert told in caplog.text
+    assert "moved.nii.gz" in caplog.text
+
+
+def test_scans_say_what_they_are(folder, cache):
+    data = scans(folder, {"mask": "computed"})
+    inside = int(data.mask.sum())
+    assert repr(data).startswith(
+        f"<6 prepared scans of 16x16x16 voxels, {inside} of them in the mask; covariates: "
+    )
 
 
 def test_a_model_knows_the_grid_of_its_scans(folder, cache, plugin, tmp_path):

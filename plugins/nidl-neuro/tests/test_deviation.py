@@ -346,3 +346,10 @@ def test_latents_that_do_not_vary_are_told_and_voxels_still_count(
     for column in ("mahalanobis", "mahalanobis_p", "mahalanobis_p_chi2"):
         assert scored[column].isna().all()
     assert (scored["z_extent_p"] > 0).all()
+
+
+def test_a_reference_too_small_for_its_latents_is_refused(little, new):
+    model, _, controls = little
+    told = "the latents of the 2 reference scans do not vary in all of their"
+    with pytest.raises(DataError, match=told):
+        Deviation(model).fit(controls, new.take([0, 1]))

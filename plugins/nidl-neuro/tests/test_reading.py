@@ -448,7 +448,8 @@ def test_is_source_says_yes_to_scans_only(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": paths, "age": [1]})
     yes = [
         *(paths, paths[0], str(paths[0]), "gone/x.nii", ["gone.nii"], (paths[0],), "x/**/*.nii.gz"),
-        *(tmp_path, str(tmp_path), f"{tmp_path}/*", f"{tmp_path}/**", tmp_path / "t.csv"),
+        *(tmp_path, str(tmp_path), f"{tmp_path}/*", f"{tmp_path}/**"),
+        *(tmp_path / "t.csv", tmp_path / "numbers.csv"),  # whose columns `find` tells
         *(image(), [image()], table, find(paths)),
     ]
     no = [
@@ -466,7 +467,7 @@ def test_is_source_says_yes_to_scans_only(tmp_path: Path) -> None:
             3,
         ),
         *(np.zeros((2, 3)), torch.zeros(2, 3), [np.zeros(3)], {"a": 1}, "gone.csv", "x" * 5000),
-        *(tmp_path / "numbers.csv", table[["age"]], pd.DataFrame({"x": ["a", "b"]}), b"a.nii"),
+        *(table[["age"]], pd.DataFrame({"x": ["a", "b"]}), b"a.nii"),
     ]
     assert [x for x in yes if not is_source(x)] == []
     assert [x for x in no if is_source(x)] == []

@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -30,7 +31,7 @@ from nidl_neuro.report.latents import Posterior, posterior
 from nidl_neuro.report.markup import TIMES, Html, el, number
 from nidl_neuro.report.parts import count_told
 from nidl_neuro.report.slices import coloured, grey, png, signed, window
-from nidl_neuro.report.verdicts import on_collapse, on_prior
+from nidl_neuro.report.verdicts import on_baseline, on_collapse, on_prior
 
 N, SIZE = 14, 16
 HOSTILE = '<script>alert("x")</script>&'
@@ -462,6 +463,16 @@ def test_collapse_is_told_by_the_active_units(spreads, mood, head):
 
 def test_idle_dimensions_are_named():
     assert "The other 2 (z1, z2)" in on_collapse(latents(1.0, 0.0, 0.0)).text
+
+
+@pytest.mark.parametrize(("error", "told"), [(1.4, False), (1.6, True)])
+def test_a_model_that_a_linear_one_beats_is_told(error, told):
+    group = SimpleNamespace(name="held-out scans", error=error, baseline=1.0)
+    verdict = on_baseline(group)
+    assert (verdict is not None) == told
+    if told:
+        assert verdict.mood == "bad"
+        assert "Their error is 1 on the held-out scans, that of the model 1.6" in verdict.text
 
 
 def test_latents_away_from_the_prior_are_told():

@@ -199,7 +199,7 @@ def test_columns_are_read_as_what_they_are():
     assert found[4].groups == ["False", "True"]
     assert found[2].known.sum() == 19
     assert left == {
-        "notes": "it has 20 different values, and no order",
+        "notes": "it has a value of its own for each scan",
         "constant": "it has the same value for all scans",
         "rare": "it has 3 values, and 6 are needed",
         "endless": "it has infinite values",
@@ -226,6 +226,12 @@ def test_numbers_with_a_gap_are_numbers_and_parts_of_one_are_no_codes():
     assert next(c for c in found if c.name == "site_1").groups == ["1", "2", "4"]
     again = read_as(found[0], table[found[0].name])
     np.testing.assert_array_equal(again.values, found[0].values)
+
+
+def test_names_of_the_scans_are_no_covariate():
+    found, left = chosen(pd.DataFrame({"subject": [f"P{i:02}" for i in range(10)]}))
+    assert found == []
+    assert left == {"subject": "it has a value of its own for each scan"}
 
 
 def test_a_page_shows_twelve_columns_at_most_and_says_so():

@@ -66,7 +66,10 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     report.set_defaults(run=_report)
 
     cache = commands.add_parser(
-        "cache", help="prepared scans on this disk: how much, and remove them"
+        "cache",
+        help="prepared scans on this disk: how much, and remove them",
+        description="Prepared scans of all projects lie in the folder that NIDL_CACHE names, or in the "
+        "user's cache folder. What is removed is prepared again when it is needed.",
     )
     cache.add_argument(
         "--clear", action="store_true", help="remove all that no process is building"
@@ -129,6 +132,8 @@ def _deviation(arguments: argparse.Namespace) -> int:
         )
     else:
         deviation = Deviation.load(arguments.calibration, model)
+    count = len(deviation.calibration_)
+    print(f"calibrated on {count} controls: no p-value is below {1 / (count + 1):.3g}")
     if arguments.save is not None:
         deviation.save(arguments.save, overwrite=arguments.overwrite)
     table = deviation.score(_data(model, arguments.data, arguments))

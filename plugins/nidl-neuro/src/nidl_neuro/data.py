@@ -23,6 +23,7 @@ from nidl_core.errors import DataError, InvalidParameter, ShapeError
 from nidl_neuro.cache import default_root
 from nidl_neuro.cohort import Cohort
 from nidl_neuro.gathering import none_left
+from nidl_neuro.grid import by
 from nidl_neuro.making import Make
 from nidl_neuro.notes import copies, notes
 from nidl_neuro.preparation import Preparation, restore
@@ -52,13 +53,18 @@ class Scans(ArrayDataset):
     """
 
     def __init__(
-        self, cohort: Cohort, store: Store, preparation: Preparation, mask: NDArray[np.bool_] | None
+        self,
+        cohort: Cohort,
+        store: Store,
+        preparation: Preparation,
+        mask: NDArray[np.bool_] | None,
+        affine: Any = None,
     ) -> None:
         self.cohort, self.store, self.preparation = cohort, store, preparation
         records = [self.record(row) for row in range(len(store))]
         spec = {**preparation.to_dict(), **_ORIGIN, "affine": records[0].affine.tolist()}
         told = [
-            *notes(records),
+            *notes(records, affine),
             *copies(cohort.ids, store.keys),
             *cohort.notes,
             *(f"left out: {name}: {reason}" for name, reason in cohort.refused.items()),
@@ -114,6 +120,11 @@ class Scans(ArrayDataset):
                 f"the scans were prepared otherwise than those of the fit: {', '.join(told)}. Hand in "
                 "their paths, or nidl_neuro.scans(source, model.data_spec_)."
             )
+
+    def __repr__(self) -> str:
+        inside = "" if self.mask is None else f", {int(self.mask.sum())} of them in the mask"
+        about = ", ".join(map(str, self.covariates.columns)) or "none"
+        return f"<{len(self)} prepared scans of {by(self.shape[2:])} voxels{inside}; covariates: {about}>"
 
     def record(self, row: int) -> Record:
         """What was done to one scan."""
@@ -183,7 +194,7 @@ def scans(
     ----------
     source, **finding
         Paths, a glob, a folder, images, a table, ...: see `find`.
-    preparation : Preparation, or a mapping of its parameters
+    preparation : Preparation, or a mapping of its parameters, such as a model's `data_spec_`
         By default that of `Preparation()`: the scans must then agree in shape.
     cache : folder, optional
         Where stores are kept: see `cache.default_root`.
@@ -224,7 +235,8 @@ def scans(
         )
     cohort = _without(cohort, store.refused)
     mask = None if prep.mask == "none" else shared_mask(store)
-    return Scans(cohort, store, prep, None if mask is None or mask.all() else mask)
+    affine = preparation.get("affine") if isinstance(preparation, Mapping) else None
+    return Scans(cohort, store, prep, None if mask is None or mask.all() else mask, affine)
 
 
 def prepared_affine(model: Any) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from nidl_core.data import Rows
 from nidl_core.errors import DataError, NidlError
 from nidl_core.inference import infer
-from nidl_neuro.data import Scans, as_preparation, scans
+from nidl_neuro.data import Scans, scans
 
 Array = NDArray[Any]
 
@@ -100,7 +100,7 @@ def as_scans(model: Any, source: Any, **finding: Any) -> Scans:
                 "the model was not fitted on scans, so that it does not say how to prepare them. Hand "
                 "in nidl_neuro.scans(source, preparation)."
             )
-        return scans(source, as_preparation(spec), **finding)
+        return scans(source, spec, **finding)
     source.check_like(spec)
     return source
 

@@ -35,6 +35,7 @@ FORMAT = 1  # of the file
 _LATENT = ("mahalanobis",)
 _VOXEL = ("z_mean_square", "z_quantile", "z_extent", "z_cluster_ml")
 SCORES = _LATENT + _VOXEL
+_SINGULAR = 1e-12  # smallest over largest eigenvalue of a covariance
 _COLLAPSED = 1e-3  # sd of the means of q(z | x), where z is of sd 1 in the prior
 
 
@@ -261,6 +262,13 @@ class Deviation:
                 stacklevel=3,
             )
             self.covariance_ = np.full_like(self.covariance_, np.nan)
+            return
+        spread = np.linalg.eigvalsh(self.covariance_)
+        if spread[0] <= _SINGULAR * spread[-1]:
+            raise DataError(
+                f"the latents of the {len(rows)} reference scans do not vary in all of their "
+                f"{len(self.mean_)} dimensions: too few scans to measure a distance by. Some dozens make sense."
+            )
 
     def _parts(self, data: Scans, rows: Array) -> Iterator[Any]:
         return decoded(self.model, data, rows)

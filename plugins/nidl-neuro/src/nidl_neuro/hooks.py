@@ -67,7 +67,7 @@ def nidl_writer(out: Path, verb: str) -> Any:
     return None
 
 
-@hookimpl
+@hookimpl(trylast=True)  # it takes every folder and table
 def nidl_as_dataset(data: Any, spec: Any) -> Any:
     """Paths, globs, folders, images and tables of scans, prepared as those of the fit."""
     if isinstance(data, (str, os.PathLike)) and str(data).lower().endswith(_OTHERS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,14 @@ from nidl_neuro.record import Record
 _APART = 0.5  # voxels by which the grids of aligned scans may differ
 
 
-def notes(records: Sequence[Record]) -> Iterator[str]:
-    """A line each of what was resampled, what a crop took off the masks, and grids that lie apart."""
+def notes(records: Sequence[Record], affine: Any = None) -> Iterator[str]:
+    """A line each of what was resampled, what a crop took off the masks, and grids that lie apart.
+
+    `affine` (4, 4) is that of the grid of the scans that a model was fitted on.
+    """
     yield from _resampled(records)
     yield from _cut(records)
-    yield from _apart(records)
+    yield from _apart(records, affine)
 
 
 def copies(names: Sequence[str], contents: Sequence[str]) -> Iterator[str]:
@@ -59,14 +63,20 @@ def _cut(records: Sequence[Record]) -> Iterator[str]:
         )
 
 
-def _apart(records: Sequence[Record]) -> Iterator[str]:
-    affines = np.stack([record.affine for record in records])  # (N, 4, 4)
+def _apart(records: Sequence[Record], affine: Any) -> Iterator[str]:
+    first = records[0].affine if affine is None else np.array(affine, dtype=np.float64)
+    affines = np.stack([first, *(record.affine for record in records)])  # (1 + N, 4, 4)
     corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(records[0].shape) - 1)
     places = corners @ affines[:, :3, :3].transpose(0, 2, 1) + affines[:, None, :3, 3]  # (N, 8, 3)
-    largest = float(np.linalg.norm(places - places[0], axis=2).max())
-    voxel = float(np.linalg.norm(affines[0, :3, :3], axis=0).min())
-    if largest > _APART * voxel:
+    distances = np.linalg.norm(places[1:] - places[0], axis=2).max(axis=1)  # (N,)
+    far = distances > _APART * float(np.linalg.norm(first[:3, :3], axis=0).min())
+    if far.any():
+        worst = records[int(distances.argmax())].name
+        whose = (
+            "that of the first" if affine is None else "that of the scans that the model has learnt"
+        )
         yield (
-            f"the prepared grids of the scans lie up to {largest:.1f} mm apart: one voxel is not one place "
-            "in all of them. Register them to a common space first."
+            f"the prepared grids of {far.sum()} of {len(records)} scans do not lie on {whose}, up to "
+            f"{distances.max():.1f} mm apart ({worst}): one voxel is not one place in all of them. Register "
+            "them to a common space first."
         )

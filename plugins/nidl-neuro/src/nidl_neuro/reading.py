@@ -108,9 +108,9 @@ def find(
 
 
 def is_source(x: Any) -> bool:
-    """Whether `find` is to answer for x. Of a table's file the first rows are read, of others nothing.
+    """Whether `find` is to answer for x; nothing is read.
 
-    A folder always counts, and of a list the first element decides.
+    A folder and the file of a table always count, and of a list the first element decides.
     """
     if isinstance(x, (Cohort, SpatialImage)):
         return True
@@ -121,7 +121,7 @@ def is_source(x: Any) -> bool:
     if isinstance(x, (str, os.PathLike)) and str(x):
         path = Path(os.path.expanduser(x))
         if tables.is_table_name(path):
-            return os.path.isfile(path) and _names_scans(path)
+            return os.path.isfile(path)
         if is_image_name(path) or os.path.isdir(path):
             return True
         return has_magic(str(path)) and any(
@@ -134,13 +134,6 @@ def is_source(x: Any) -> bool:
 def _is_scan(x: Any) -> bool:
     is_folder = isinstance(x, (str, os.PathLike)) and bool(str(x)) and os.path.isdir(x)
     return is_folder or isinstance(x, SpatialImage) or is_image_name(x)
-
-
-def _names_scans(path: Path) -> bool:
-    """Whether a table is about scans: it is participants.tsv, or its first rows name images."""
-    with path.open("rb") as file:
-        head = file.read(2**16)
-    return path.name == bids.TABLE or b".nii" in head.lower()
 
 
 def _of_table_file(

@@ -46,6 +46,8 @@ def _shown(name: str, column: pd.Series) -> Covariate | str:
     distinct = len(set(covariate.values[covariate.known].tolist()))
     if distinct < 2:
         return "it has the same value for all scans"
+    if not covariate.is_number and distinct == count:
+        return "it has a value of its own for each scan"
     if not covariate.is_number and distinct > _MOST_GROUPS:
         return f"it has {distinct} different values, and no order"
     return covariate

@@ -29,9 +29,12 @@ def summary(facts: Facts) -> Html:
         ("KL of the latents", number(last.kl), f"nats per scan, {whose}"),
     ]
     found = [*verdicts.cautions(facts), verdicts.on_collapse(latents)]
-    if off := verdicts.on_prior(latents):
+    behind = verdicts.on_baseline(last)
+    if latents.active.any() and (off := verdicts.on_prior(latents)):
         found.append(off)
-    if facts.val is not None:
+    if behind is not None:
+        found.append(behind)
+    elif facts.val is not None:
         found.append(verdicts.on_generalisation(facts.data, facts.val))
     return join(
         [
@@ -62,7 +65,7 @@ def model(facts: Facts) -> Html:
         else f"all {count_told(about.voxels)} voxels: there is no mask"
     )
     grid = {
-        "Scans": scans_told(facts),
+        "Scans of this page": scans_told(facts),
         "Grid": f"{by_told(about.grid)} voxels of {by_told(f'{mm:.4g}' for mm in about.voxel_size)} mm",
         "Counted in the bound": mask,
         "Epochs": str(facts.history.epochs) if facts.history.epochs else "not recorded",

@@ -14,6 +14,7 @@ from nidl_neuro.report.latents import Posterior
 _AWAY = 0.5  # of the mean of a dimension from 0
 _WIDE = 1.5  # standard deviation of a dimension, or 1 / it
 _UNSEEN_GAP = 1.25  # held-out error over that of the data
+_BEHIND = 1.5  # error over that of principal components
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ def on_collapse(latents: Posterior) -> Verdict:
             "bad",
             "Posterior collapse: the model ignores its latents",
             "Whatever scan goes in, nearly the same latent values come out, so every reconstruction is about "
-            "the same average brain. Hardly anything about a person can be read from these latents; do not "
-            "analyse them. Common remedies: train longer, lower beta, raise it slowly from 0 during "
-            "training, or use a likelihood with a learned scale.",
+            "the same average brain. What can still be read from these latents is little; do not analyse "
+            "them. Common remedies: train longer, lower beta, raise it slowly from 0 during "
+            "training, or use a likelihood with a learned scale where it is fixed.",
         )
     if count < size:
         idle = [f"z{k}" for k in range(size) if not latents.active[k]]
@@ -76,6 +77,18 @@ def on_prior(latents: Posterior) -> Verdict | None:
         f"{np.abs(mean).max():.2g} from 0, standard deviations {spread.min():.2g} to "
         f"{spread.max():.2g}). Samples from the prior then look unlike the scans. Training longer, or "
         "a larger beta, brings them together.",
+    )
+
+
+def on_baseline(group: Group) -> Verdict | None:
+    """Whether as many principal components do clearly better."""
+    if not group.baseline or group.error <= _BEHIND * group.baseline:
+        return None
+    return Verdict(
+        "bad",
+        "Principal components of the same number reconstruct clearly better",
+        f"Their error is {group.baseline:.3g} on the {group.name}, that of the model {group.error:.3g}: it has "
+        "learnt less than a linear model. Train longer, or with another learning rate or network.",
     )
 
 
