@@ -290,6 +290,11 @@ def as_data(x: Any, estimator: Any, *, reset: bool = False) -> Data:
         return Batches(x)
     paths = isinstance(x, (list, tuple)) and any(isinstance(p, (str, os.PathLike)) for p in x)
     is_path = isinstance(x, (str, os.PathLike))
+    if paths and all(isinstance(p, str) and len(p) == 1 for p in x):
+        raise DataTypeError(
+            f"got the letters of a path, {x!r:.60}: cross-validation takes rows by index, and a path has none. "
+            "Hand it an array or a data set, such as nidl_neuro.scans(path)."
+        )
     if x is None or paths or is_path or isinstance(x, (bytes, Mapping)) or hasattr(x, "__next__"):
         missing = " (there is no such file)" if is_path and not os.path.exists(x) else ""
         raise DataTypeError(

@@ -93,6 +93,11 @@ def test_some_of_the_rows_keep_spec_and_mask(part: Any) -> None:
     assert got.tolist() == ROWS[[4, 1]].tolist()
 
 
+def test_the_letters_of_a_path_are_told_for_what_they_are() -> None:
+    with pytest.raises(DataTypeError, match=r"got the letters of a path, \['s', 'c'\]"):
+        as_data(["s", "c"], object())
+
+
 def test_a_slice_of_rows_and_a_row() -> None:
     assert rows()[4:].shape == (2, 1, 2)
     assert rows()[-1].tolist() == ROWS[5].tolist()
