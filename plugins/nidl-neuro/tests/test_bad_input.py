@@ -246,6 +246,7 @@ def vae(**params: Any) -> Any:
 
 def fit(*words: object) -> int:
     """`nidl fit` on these data, with these options."""
+    vae()  # or skip
     return main(["fit", "vae.toml", "--out", "run", "--data", *map(str, words)])
 
 
