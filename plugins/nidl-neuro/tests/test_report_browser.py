@@ -113,7 +113,7 @@ def run(chromium, page, tmp_path, *options):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=True,
     )
     return done.stdout, re.findall(r".*CONSOLE.*", done.stderr)

@@ -32,7 +32,7 @@ def start(folder: Path, workers: int) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     return out.strip()
 
 
