@@ -91,6 +91,9 @@ def main(folder: str) -> None:
             found[name(pair)] = {"failed": traceback.format_exc()}
     rank = os.environ.get("LOCAL_RANK", "0")
     Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    # Together, and before the interpreter ends: a rank that leaves first may take gloo's threads away.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
