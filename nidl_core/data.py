@@ -155,7 +155,8 @@ class Rows(Data):
         """These rows."""
         if isinstance(self.x, Tensor):
             return self.x[index]
-        return as_tensor(np.array(self.x[index.numpy() if isinstance(index, Tensor) else index]))
+        rows = self.x[index.numpy() if isinstance(index, Tensor) else index]
+        return as_tensor(np.require(rows, requirements=["O", "W"]))  # views alone are copied
 
 
 class Items(Data):
